@@ -1,0 +1,67 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench chaos up
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+EXTRAS := .[test,lint,otlp]
+
+# pyright keeps its program here: a home directory is not needed
+export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/$(VENV)/pyright
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## 500 orders, two workers, one of them killed half way, the books balanced
+	@$(BIN)/saga demo
+
+test: $(READY) ## every check: lint, types, layers, and all tests
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## format, lint, both type checkers, the layers of the house
+	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(READY) ## throughput and latency beside the limits of this machine
+	@$(BIN)/python -m benchmarks
+
+chaos: $(READY) ## the random fault tests, for ten minutes (CHAOS_MINUTES=60 for longer)
+	@CHAOS_MINUTES=$${CHAOS_MINUTES:-10} $(BIN)/python -m pytest -m chaos --timeout=0
+
+up: $(READY) ## worker, relay and an embedded Postgres in one process
+	@$(BIN)/saga up
+
+# The environment, made anew or brought up to date when pyproject.toml changed. uv where it is present.
+define SET_UP
+set -eu
+if command -v uv >/dev/null 2>&1; then
+  $(BIN)/python -c '' 2>/dev/null || uv venv --quiet --clear --python '>=3.11' $(VENV)
+  uv pip install --quiet --python $(BIN)/python -e '$(EXTRAS)'
+else
+  fits='import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+  if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then
+    python=
+    for name in python3 python3.14 python3.13 python3.12 python3.11; do
+      if $$name -c "$$fits" >/dev/null 2>&1; then python=$$name; break; fi
+    done
+    if [ -z "$$python" ]; then
+      echo 'Python 3.11 or newer with its venv module is needed (on Debian: apt install python3 python3-venv).' >&2
+      exit 1
+    fi
+    "$$python" -m venv --clear $(VENV)
+  fi
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$(EXTRAS)'
+fi
+rm -f $(VENV)/.ready-*
+touch '$@'
+endef
+
+$(READY): export SCRIPT = $(SET_UP)
+$(READY):
+	@echo 'setting up $(VENV) ...'
+	@sh -c "$$SCRIPT"
