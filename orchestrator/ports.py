@@ -1,0 +1,440 @@
+"""Everything the engine needs from the world, on one page.
+
+All times are aware datetimes in UTC by the database's clock. All ids are UUIDs in their
+canonical text form. Adapters raise errors of `orchestrator.errors` only: UnavailableError when
+the world cannot be reached, UnknownOutcomeError when a commit was sent and its answer was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from orchestrator.domain.events import Event, Json, Status
+
+Definition = tuple[str, int]
+"""The name and version of a saga."""
+
+
+# ---------------------------------------------------------------------------- the event store
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One fact as it is stored. `data` and `meta` are JSON text, exactly as written."""
+
+    saga_id: str
+    version: int
+    type: str
+    node: str
+    attempt: int
+    epoch: int
+    data: str
+    meta: str
+    recorded_at: datetime
+    hash: bytes
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Events of one instance, written only while *owner* holds *epoch* and the log ends at *head*.
+
+    `owner_after=None` gives the instance up: it waits until `due_at`, or has ended. With
+    `if_inbox` the append is also refused when the inbox went past `inbox_seen`. An append
+    without events changes the row only (park, or release).
+    """
+
+    saga_id: str
+    owner: str
+    epoch: int
+    head: int
+    events: tuple[EventRow, ...]
+    status: Status
+    due_at: datetime | None
+    owner_after: str | None
+    inbox_seen: int
+    if_inbox: bool
+
+
+class EventStore(Protocol):
+    async def append(self, batch: Sequence[Append]) -> Mapping[str, int]:
+        """Write each append of the batch or refuse it, all in one transaction.
+
+        Returns the inbox sequence of the instances that were written; one that is missing was
+        fenced (or its inbox had news). Raises UnknownOutcomeError when it may or may not be
+        written, UnavailableError when certainly nothing was.
+        """
+        ...
+
+    async def read(self, saga_id: str, after: int = 0) -> list[EventRow]:
+        """The events of one instance after version *after*, in order."""
+        ...
+
+
+# ---------------------------------------------------------------------------- the work queue
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on one instance: this epoch, until somebody takes another."""
+
+    saga_id: str
+    name: str
+    version: int
+    fingerprint: str
+    epoch: int
+    head: int
+    status: Status
+    inbox_seq: int
+    claims: int
+    requested_at: datetime
+    input: Json | None
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """An instance that a worker holds, as the database sees it."""
+
+    saga_id: str
+    epoch: int
+    inbox_seq: int
+
+
+class WorkQueue(Protocol):
+    async def claim(
+        self, owner: str, limit: int, definitions: Sequence[Definition]
+    ) -> list[Claim]:
+        """Take up to *limit* instances that are due and unowned, raising each one's epoch.
+
+        `claims` counts the claims since the owner last appended, this one included (an append
+        without events counts too). `input` is there when no event is.
+        Only a live worker may claim: OwnershipLostError when *owner* was retired.
+        """
+        ...
+
+    async def reclaim(self, owner: str, saga_id: str, epoch: int) -> Claim | None:
+        """Take one's own instance again under a new epoch, after an append of unknown outcome.
+
+        Waits for the row's lock, so that any transaction of ours still under way has ended.
+        None when somebody else holds it.
+        """
+        ...
+
+    async def release(
+        self, owner: str, saga_ids: Sequence[str], delay: timedelta = timedelta(0)
+    ) -> None:
+        """Give instances back, due after *delay*; their count of claims stays."""
+        ...
+
+    async def owned(self, owner: str) -> list[Owned]:
+        """What the database thinks this worker holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A worker found dead, and how many instances it left to others."""
+
+    worker_id: str
+    reason: str
+    released: int
+
+
+class Fleet(Protocol):
+    async def join(self, worker_id: str, label: str, ttl: timedelta) -> None:
+        """Enter the list of workers, with a lease of *ttl* and a presence that dies with us."""
+        ...
+
+    async def renew(self, worker_id: str, ttl: timedelta) -> bool:
+        """Extend the lease; restore the presence. False when others have retired this worker."""
+        ...
+
+    async def retire_dead(self) -> list[Retired]:
+        """Retire workers whose lease ran out or whose presence is gone; free what they held."""
+        ...
+
+    async def leave(self, worker_id: str) -> None:
+        """Leave the list and free what is still held, due at once."""
+        ...
+
+
+# ---------------------------------------------------------------------------- requests
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """A new instance. `context` is JSON text; `tags` are searchable."""
+
+    saga_id: str
+    name: str
+    version: int
+    fingerprint: str
+    key: str | None
+    input: Json
+    context: str
+    correlation_id: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StartAnswer:
+    """`created` is False when the key was known; then `same_input` says whether it agrees."""
+
+    saga_id: str
+    created: bool
+    same_input: bool = True
+
+
+class Requests(Protocol):
+    async def start(self, batch: Sequence[StartRequest]) -> list[StartAnswer]:
+        """Store new instances, one transaction for all; an answer for each, in order.
+
+        Keys are unique per saga name. A request whose key is known stores nothing.
+        """
+        ...
+
+
+class Reply(StrEnum):
+    """What became of a message to an instance."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    TOO_LATE = "too_late"
+    STUCK = "stuck"
+    NOT_FOUND = "not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One command to an instance, as its inbox holds it."""
+
+    seq: int
+    kind: str
+    payload: Mapping[str, Any]
+    actor: str
+    sent_at: datetime
+
+
+class Inbox(Protocol):
+    async def send(
+        self, saga_id: str, kind: str, payload: Mapping[str, Any], *, actor: str, dedupe_key: str
+    ) -> Reply:
+        """Put a message into the inbox and make the instance due, in one transaction.
+
+        Instances that have ended answer TOO_LATE, stuck ones STUCK; both store nothing.
+        """
+        ...
+
+    async def read(self, saga_id: str, after: int) -> list[Message]:
+        """Messages after sequence *after*, in order."""
+        ...
+
+
+# ---------------------------------------------------------------------------- the feed
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEvent:
+    """An event with what a reader outside needs to know of its instance."""
+
+    row: EventRow
+    saga_name: str
+    saga_version: int
+    correlation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """Events in position order, none missing up to `position`, from where to read on."""
+
+    events: tuple[FeedEvent, ...]
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A relay's checkpoint and the epoch under which it may move it."""
+
+    position: int
+    epoch: int
+
+
+class Feed(Protocol):
+    async def acquire(self, relay: str, owner: str, ttl: timedelta) -> Cursor | None:
+        """Become the one that moves this relay's checkpoint; None while another's lease runs.
+
+        The present owner gets its own cursor, extended, under the same epoch.
+        """
+        ...
+
+    async def read(self, after: int, limit: int) -> FeedPage:
+        """Events after position *after*; never past one that may still be committed."""
+        ...
+
+    async def checkpoint(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
+        """Move the checkpoint forward and extend the lease; False when another owns it now."""
+        ...
+
+    async def give_up(self, relay: str, owner: str) -> None:
+        """End one's lease, so that the next relay need not wait for it."""
+        ...
+
+    async def lag(self, relay: str) -> int:
+        """Positions between the checkpoint and the end of the log."""
+        ...
+
+
+class Publisher(Protocol):
+    async def publish(self, events: Sequence[FeedEvent]) -> None:
+        """Hand events to the broker in order; return when all are acknowledged.
+
+        After a PublishError it is unknown which were stored; the publisher is of no more use.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the broker, within a few seconds whatever it does."""
+        ...
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance as the lists show it."""
+
+    saga_id: str
+    name: str
+    version: int
+    fingerprint: str
+    key: str | None
+    status: Status
+    head: int
+    epoch: int
+    owner: str | None
+    due_at: datetime | None
+    correlation_id: str
+    tags: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which instances to list; newest first, at most `limit`, older than id `before`."""
+
+    status: Status | None = None
+    name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+class ReadModel(Protocol):
+    async def get(self, saga_id: str) -> Instance | None: ...
+
+    async def ended(self, saga_ids: Sequence[str]) -> Mapping[str, Status]:
+        """Those of *saga_ids* that have ended or are stuck, with their status."""
+        ...
+
+    async def search(self, wanted: Filter) -> list[Instance]: ...
+
+    async def find(self, prefix: str, limit: int = 5) -> list[str]:
+        """Ids that begin with *prefix*, newest first."""
+        ...
+
+    async def ids(self, after: str | None, limit: int) -> list[str]:
+        """All ids in order, page by page."""
+        ...
+
+    async def counts(self) -> Mapping[tuple[str, Status], int]:
+        """How many instances stand where, by saga name and status."""
+        ...
+
+    async def input(self, saga_id: str) -> Json | None: ...
+
+
+# ---------------------------------------------------------------------------- small ones
+
+
+class Clock(Protocol):
+    def now(self) -> datetime: ...
+
+
+DUE = "saga_due"
+EVENTS = "saga_events"
+ENDS = "saga_ends"
+"""Channels of hints: an instance became due, events were written, an instance ended."""
+
+
+class Hints(Protocol):
+    """Wake-ups between processes. They may be lost: polling is the truth."""
+
+    def poke(self, channel: str) -> None:
+        """Wake who listens on *channel*, soon; many pokes become one."""
+        ...
+
+    def listen(self, channel: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call *wake* for every hint; returns what ends it."""
+        ...
+
+
+class Codec(Protocol):
+    """Values ⇄ JSON text, events ⇄ rows."""
+
+    def encode(self, value: Any, annotation: Any) -> Json:
+        """JSON text that decodes to an equal value. Raises UnrecordableError or
+        PayloadTooLargeError."""
+        ...
+
+    def decode(self, text: Json, annotation: Any) -> Any:
+        """The value, validated. Raises InvalidInputError with a line for each problem."""
+        ...
+
+    def encode_event(self, event: Event) -> tuple[str, str, int, str]:
+        """type, node, attempt, data."""
+        ...
+
+    def decode_event(self, row: EventRow) -> Event:
+        """The fact in a row. Raises HistoryError for a type that this code does not know."""
+        ...
+
+
+class Telemetry(Protocol):
+    """Told of facts after they are durable; never in the way of them."""
+
+    def recorded(self, saga_name: str, saga_id: str, events: Iterable[Event], meta: str) -> None: ...
+
+    def attempted(self, saga_name: str, step: str, outcome: str, seconds: float) -> None: ...
+
+    def batch(self, kind: str, size: int, seconds: float) -> None: ...
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Count something that has no event: a claim, a takeover, a fenced append."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """All that one database gives."""
+
+    events: EventStore
+    queue: WorkQueue
+    fleet: Fleet
+    requests: Requests
+    inbox: Inbox
+    feed: Feed
+    reads: ReadModel
+    clock: Clock
+    hints: Hints
+
+
+OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
