@@ -1,0 +1,488 @@
+"""The use cases that every face calls: start, look, wait, cancel, audit."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from orchestrator.domain.chain import genesis, link
+from orchestrator.domain.context import WorkflowContext
+from orchestrator.domain.events import ENDED, Event, Json, SagaCompleted, Status
+from orchestrator.domain.saga import Saga
+from orchestrator.domain.state import SagaState, evolve
+from orchestrator.errors import (
+    ConflictError,
+    InvalidInputError,
+    KeyConflictError,
+    NotFoundError,
+    OrchestratorError,
+    SagaFailedError,
+    TamperedHistoryError,
+    TooLateError,
+)
+from orchestrator.ports import (
+    DUE,
+    ENDS,
+    Codec,
+    Definition,
+    EventRow,
+    Filter,
+    Instance,
+    Reply,
+    StartRequest,
+    Store,
+    Telemetry,
+)
+from orchestrator.runtime.engine import definitions
+from orchestrator.runtime.recorder import GroupCommit
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+KEY_LIMIT = 500
+_CONTEXT_FIELDS = (
+    "correlation_id", "causation_id", "trace_id", "span_id", "user_id",
+    "metadata", "tags", "baggage",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One event of a history: the row as stored and the fact in it."""
+
+    row: EventRow
+    event: Event
+
+    @property
+    def seq(self) -> int:
+        return self.row.version
+
+    @property
+    def type(self) -> str:
+        return self.row.type
+
+    @property
+    def node(self) -> str:
+        return self.row.node
+
+    @property
+    def at(self) -> datetime:
+        return self.row.recorded_at
+
+
+@dataclass(frozen=True, slots=True)
+class Order(Generic[In]):
+    """One saga to be started, as `start_many` takes it."""
+
+    input: In
+    key: str | None = None
+    context: WorkflowContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What folding a history again gave, beside what the row says; `agrees` when both match."""
+
+    saga_id: str
+    events: int
+    folded: Status
+    stored: Status
+    agrees: bool
+
+
+class Handle(Generic[Out]):
+    """One instance, as its starter holds it."""
+
+    def __init__(self, service: Orchestrator, saga_id: str, saga: Saga[Any, Out] | None) -> None:
+        self._service = service
+        self.saga_id = saga_id
+        self.saga = saga
+
+    async def result(self, within: float | None = None) -> Out:
+        """Wait for the result, at most *within* seconds (TimeoutError then; the saga goes on).
+
+        Raises SagaFailedError when the instance was compensated, terminated, or is stuck.
+        """
+        status = await self._service.wait(self.saga_id, within)
+        return await self._service.result_of(self.saga_id, status, self.saga)
+
+    async def status(self) -> Status:
+        """Where the instance stands, by its row."""
+        return (await self._service.get(self.saga_id)).status
+
+    async def state(self) -> SagaState:
+        """Where the instance stands, folded from its events."""
+        return await self._service.state(self.saga_id)
+
+    async def cancel(self, reason: str = "", *, actor: str = "") -> None:
+        """Ask for the instance to be taken back. Raises TooLateError when it has ended."""
+        await self._service.cancel(self.saga_id, reason, actor=actor)
+
+    def history(self) -> AsyncIterator[HistoryEntry]:
+        """The events so far, in order."""
+        return self._service.history(self.saga_id)
+
+
+class Orchestrator:
+    """Starts sagas and answers for them. Any number of processes may hold one each."""
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        telemetry: Telemetry,
+        sagas: Sequence[Saga[Any, Any]] = (),
+    ) -> None:
+        self.store = store
+        self.codec = codec
+        self.telemetry = telemetry
+        self.sagas: dict[Definition, Saga[Any, Any]] = definitions(sagas)
+        self._starts: GroupCommit[StartRequest, str] = GroupCommit(
+            "start", self._commit_starts, telemetry, limit=500
+        )
+        self._ends = _Ends(store)
+
+    # ------------------------------------------------------------------ starting
+
+    async def start(
+        self,
+        saga: Saga[In, Out],
+        input: In,
+        *,
+        key: str | None = None,
+        context: WorkflowContext | None = None,
+    ) -> Handle[Out]:
+        """Begin *saga* with *input*; durable when this returns.
+
+        With *key* it is idempotent: the same key and input give the same instance,
+        KeyConflictError for another input. Raises InvalidInputError for an input that is not
+        the saga's.
+        """
+        request = self.request(saga, input, key=key, context=context)
+        return Handle(self, await self._starts.submit(request), saga)
+
+    async def start_many(
+        self, saga: Saga[In, Out], orders: Sequence[Order[In]]
+    ) -> list[Handle[Out]]:
+        """Begin one instance for each order, all or none of a refused batch being stored."""
+        requests = [self.request(saga, o.input, key=o.key, context=o.context) for o in orders]
+        ids = await asyncio.gather(*map(self._starts.submit, requests))
+        return [Handle(self, saga_id, saga) for saga_id in ids]
+
+    def request(
+        self,
+        saga: Saga[In, Out],
+        input: In,
+        *,
+        key: str | None = None,
+        context: WorkflowContext | None = None,
+    ) -> StartRequest:
+        """The checked request that `start` stores."""
+        if key is not None:
+            _check_key(key)
+        text = self.codec.encode(input, saga.input_type)
+        saga_id = new_id()
+        given = context or WorkflowContext()
+        fields: dict[str, Any] = {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name in _CONTEXT_FIELDS
+            if (value := getattr(given, name))
+        }
+        fields.setdefault("correlation_id", saga_id)
+        return StartRequest(
+            saga_id,
+            saga.name,
+            saga.version,
+            saga.fingerprint,
+            key,
+            text,
+            self.codec.encode(fields, dict[str, Any]),
+            fields["correlation_id"],
+            fields.get("tags", {}),
+        )
+
+    async def _commit_starts(self, batch: Sequence[StartRequest]) -> Sequence[str | Exception]:
+        answers = await self.store.requests.start(batch)
+        self.store.hints.poke(DUE)
+        return [
+            answer.saga_id
+            if answer.created or answer.same_input
+            else KeyConflictError(
+                f"key {request.key!r} of saga {request.name!r} belongs to {answer.saga_id}, which "
+                "was started with another input; use another key, or the same input"
+            )
+            for request, answer in zip(batch, answers, strict=True)
+        ]
+
+    # ------------------------------------------------------------------ looking
+
+    def find_saga(self, name: str, version: int | None = None) -> Saga[Any, Any]:
+        """The saga of that name, the newest version unless one is named."""
+        versions = sorted(v for n, v in self.sagas if n == name)
+        wanted = version if version is not None else (versions[-1] if versions else 0)
+        if (name, wanted) in self.sagas:
+            return self.sagas[name, wanted]
+        if versions:
+            raise NotFoundError(f"saga {name!r} has no version {wanted}; there are {versions}")
+        names = sorted({n for n, _ in self.sagas})
+        nearest = difflib.get_close_matches(name, names, cutoff=0.4) or names[:5]
+        raise NotFoundError(f"there is no saga {name!r}", nearest)
+
+    async def get(self, saga_id: str) -> Instance:
+        """The row of an instance; *saga_id* may be the beginning of one, if only one begins so."""
+        found = await self.store.reads.get(saga_id) if _is_id(saga_id) else None
+        if found is None:
+            found = await self._by_prefix(saga_id)
+        return found
+
+    async def _by_prefix(self, prefix: str) -> Instance:
+        text = prefix.strip().lower()
+        near = await self.store.reads.find(text) if text and set(text) <= _ID_CHARACTERS else []
+        if len(near) == 1 and (found := await self.store.reads.get(near[0])):
+            return found
+        if near:
+            raise NotFoundError(f"{prefix!r} is the beginning of several ids", near)
+        newest = await self.store.reads.search(Filter(limit=3))
+        nearest = difflib.get_close_matches(text, [i.saga_id for i in newest], cutoff=0.7)
+        raise NotFoundError(f"there is no saga instance {prefix!r}", nearest)
+
+    async def search(self, wanted: Filter | None = None) -> list[Instance]:
+        """Instances, newest first."""
+        return await self.store.reads.search(wanted or Filter())
+
+    async def handle(self, saga_id: str) -> Handle[Any]:
+        """A handle of an instance that was started elsewhere."""
+        found = await self.get(saga_id)
+        return Handle(self, found.saga_id, self.sagas.get((found.name, found.version)))
+
+    async def history(self, saga_id: str) -> AsyncIterator[HistoryEntry]:
+        """The events of an instance, in order."""
+        for row in await self.store.events.read((await self.get(saga_id)).saga_id):
+            yield HistoryEntry(row, self.codec.decode_event(row))
+
+    async def state(self, saga_id: str, *, at: int | None = None) -> SagaState:
+        """The instance folded from its events, as it stood after event *at*."""
+        state = SagaState((await self.get(saga_id)).saga_id)
+        async for entry in self.history(saga_id):
+            if at is not None and entry.seq > at:
+                break
+            evolve(state, entry.event)
+        return state
+
+    # ------------------------------------------------------------------ waiting
+
+    async def wait(self, saga_id: str, within: float | None = None) -> Status:
+        """Wait until the instance has ended or is stuck. TimeoutError after *within* seconds."""
+        return await self._ends.wait(saga_id, within)
+
+    async def result_of(
+        self, saga_id: str, status: Status, saga: Saga[Any, Out] | None = None
+    ) -> Out:
+        """The result of an instance that ended; SagaFailedError when it has none."""
+        rows = await self.store.events.read(saga_id)
+        last = self.codec.decode_event(rows[-1]) if rows else None
+        if isinstance(last, SagaCompleted):
+            annotation = Any if saga is None else saga.output_type
+            result: Out = self.codec.decode(last.output, annotation)
+            return result
+        reason = getattr(last, "reason", "") or "no reason recorded"
+        raise SagaFailedError(f"saga {saga_id} is {status}: {reason}", status)
+
+    # ------------------------------------------------------------------ acting
+
+    async def cancel(
+        self, saga_id: str, reason: str = "", *, actor: str = "", dedupe_key: str | None = None
+    ) -> None:
+        """Ask for an instance to be taken back: what runs settles, then all is undone.
+
+        An accepted cancel never ends as `completed`. Raises TooLateError when it has ended.
+        """
+        instance = await self.get(saga_id)
+        reply = await self.store.inbox.send(
+            instance.saga_id,
+            "cancel",
+            {"reason": reason},
+            actor=actor or "unknown",
+            dedupe_key=dedupe_key or f"cancel-{uuid.uuid4()}",
+        )
+        self.store.hints.poke(DUE)
+        match reply:
+            case Reply.ACCEPTED | Reply.DUPLICATE:
+                return
+            case Reply.TOO_LATE:
+                raise TooLateError(f"saga {instance.saga_id} has ended; it can no longer be cancelled")
+            case Reply.STUCK:
+                raise ConflictError(
+                    f"saga {instance.saga_id} is stuck; a person has to settle why before it moves"
+                )
+            case Reply.NOT_FOUND:
+                raise NotFoundError(f"there is no saga instance {saga_id!r}")
+
+    # ------------------------------------------------------------------ auditing
+
+    async def verify(self, saga_id: str) -> int:
+        """Check the hash chain of an instance; how many events it holds.
+
+        Raises TamperedHistoryError naming the first event that was changed, lost or moved.
+        """
+        instance = await self.get(saga_id)
+        rows = await self.store.events.read(instance.saga_id)
+        previous = genesis(instance.saga_id)
+        for expected, row in enumerate(rows, start=1):
+            if row.version != expected:
+                raise TamperedHistoryError(f"saga {instance.saga_id}: event {expected} is missing")
+            previous = link(
+                previous, row.saga_id, row.version, row.type, row.node, row.attempt, row.epoch,
+                row.recorded_at, row.meta, row.data,
+            )  # fmt: skip
+            if previous != row.hash:
+                raise TamperedHistoryError(
+                    f"saga {instance.saga_id}: event {row.version} ({row.type}) does not match "
+                    "its hash; it, or one before it, was changed after it was written"
+                )
+        if len(rows) != instance.head:
+            raise TamperedHistoryError(
+                f"saga {instance.saga_id}: the log ends at {len(rows)}, its row says {instance.head}"
+            )
+        return len(rows)
+
+    async def verify_all(self, progress: Callable[[int], None] | None = None) -> tuple[int, int]:
+        """Verify every instance; how many instances and events there were."""
+        sagas = events = 0
+        after: str | None = None
+        while page := await self.store.reads.ids(after, 500):
+            for saga_id in page:
+                events += await self._verify_listed(saga_id)
+                sagas += 1
+            after = page[-1]
+            if progress is not None:
+                progress(sagas)
+        return sagas, events
+
+    async def _verify_listed(self, saga_id: str) -> int:
+        try:
+            return await self.verify(saga_id)
+        except TamperedHistoryError:
+            # An append between reading the row and reading the log looks like a longer log.
+            return await self.verify(saga_id)
+
+    async def replay(self, saga_id: str) -> Replay:
+        """Fold the history again, without any effect, and compare with the row."""
+        instance = await self.get(saga_id)
+        state = await self.state(instance.saga_id)
+        stored = instance.status
+        folded = state.status
+        same = folded == (Status.RUNNING if stored is Status.WAITING else stored)
+        agrees = same and state.version == instance.head
+        return Replay(instance.saga_id, state.version, folded, stored, agrees)
+
+    async def close(self) -> None:
+        """Wait for starts under way; wake nobody any more."""
+        await self._starts.close()
+        self._ends.close()
+
+
+class _Ends:
+    """Waits for the ends of many instances with one query at a time."""
+
+    def __init__(self, store: Store, poll: float = 0.02, slowest: float = 0.25) -> None:
+        self._store = store
+        self._poll = poll
+        self._slowest = slowest
+        self._waiting: dict[str, list[asyncio.Future[Status]]] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self._hint = asyncio.Event()
+
+    async def wait(self, saga_id: str, within: float | None) -> Status:
+        future: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(saga_id, []).append(future)
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(), name="ends")
+        self._hint.set()
+        try:
+            await asyncio.wait({future}, timeout=within)
+            if not future.done():
+                raise TimeoutError(f"saga {saga_id} has not ended within {within:g} s; it goes on")
+            return future.result()
+        finally:
+            futures = self._waiting.get(saga_id, [])
+            if future in futures:
+                futures.remove(future)
+            if not futures:
+                self._waiting.pop(saga_id, None)
+
+    async def _watch(self) -> None:
+        unlisten = self._store.hints.listen(ENDS, self._hint.set)
+        pause = self._poll
+        try:
+            while self._waiting:
+                self._hint.clear()
+                ended = await self._store.reads.ended(list(self._waiting))
+                for saga_id, status in ended.items():
+                    for future in self._waiting.get(saga_id, []):
+                        if not future.done():
+                            future.set_result(status)
+                pause = self._poll if ended else min(pause * 1.5, self._slowest)
+                await _either(self._hint, pause)
+        except OrchestratorError as error:
+            self._fail(error)
+        finally:
+            unlisten()
+            self._watcher = None
+
+    def _fail(self, error: OrchestratorError) -> None:
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(type(error)(str(error)))
+
+    def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+
+async def _either(hint: asyncio.Event, seconds: float) -> None:
+    timer = asyncio.get_running_loop().call_later(seconds, hint.set)
+    try:
+        await hint.wait()
+    finally:
+        timer.cancel()
+
+
+_ID_CHARACTERS = frozenset("0123456789abcdef-")
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _check_key(key: str) -> None:
+    if not key or len(key) > KEY_LIMIT or not key.isprintable():
+        raise InvalidInputError(
+            f"a key has 1 to {KEY_LIMIT} printable characters; this one is {key[:50]!r}"
+        )
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"the key is not valid Unicode: {error}") from error
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): 48 bits of milliseconds, then chance; ids sort by time."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+__all__ = ["ENDED", "Handle", "HistoryEntry", "Json", "Orchestrator", "Order", "Replay", "new_id"]

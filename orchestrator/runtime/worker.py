@@ -1,0 +1,366 @@
+"""Claim instances, keep the lease alive, carry what is owned, and hand over on the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from orchestrator.domain.saga import Saga
+from orchestrator.errors import InvalidInputError, OwnershipLostError, UnavailableError
+from orchestrator.ports import DUE, Claim, Codec, Store, Telemetry
+from orchestrator.runtime.engine import Engine, definitions
+from orchestrator.runtime.executor import Executor
+from orchestrator.runtime.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+EXIT_BLOCKED = 70
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker behaves. All times in seconds.
+
+    `ttl >= renew_every + 4 * command_timeout + margin` must hold, or a slow database could
+    cost a live worker its lease; other values are refused with InvalidInputError.
+    """
+
+    slots: int = 500
+    ttl: float = 30.0
+    renew_every: float = 1.0
+    command_timeout: float = 5.0
+    margin: float = 5.0
+    poll_every: float = 0.2
+    watch_every: float = 0.5
+    announce_after: float = 0.2
+    park_after: float = 1.0
+    step_timeout: float = 600.0
+    grace: float = 30.0
+    claim_limit: int = 10
+    abandoned_limit: int = 1000
+    watchdog: bool = False
+
+    def __post_init__(self) -> None:
+        needed = self.renew_every + 4 * self.command_timeout + self.margin
+        if self.ttl < needed:
+            raise InvalidInputError(
+                f"a lease of {self.ttl:g} s is too short: it must be at least renew_every + "
+                f"4 x command_timeout + margin = {needed:g} s; raise ttl or lower the others"
+            )
+        if self.slots < 1:
+            raise InvalidInputError(f"slots is {self.slots}; a worker needs at least one")
+
+
+class Worker:
+    """One process's share of the work. `run` goes on until *stop* is set and all is handed over."""
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        telemetry: Telemetry,
+        sagas: Sequence[Saga[Any, Any]],
+        resources: Mapping[type, object],
+        settings: WorkerSettings | None = None,
+        label: str = "",
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._telemetry = telemetry
+        self._sagas = definitions(sagas)
+        self._resources = resources
+        self._settings = settings or WorkerSettings()
+        self._label = label or f"{os.uname().nodename}:{os.getpid()}"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until *stop* is set. A lost lease or database ends a shift, never the worker."""
+        wait = 0.1
+        while not stop.is_set():
+            shift = _Shift(self._store, self._codec, self._telemetry, self._sagas,
+                           self._resources, self._settings, self._label)  # fmt: skip
+            try:
+                await shift.work(stop)
+                if not stop.is_set():
+                    log.error("worker %s ends: too many steps ignored their time-out", shift.id)
+                    return
+            except OwnershipLostError as error:
+                log.warning("worker %s begins anew: %s", shift.id, error)
+                self._telemetry.count("lost_leases")
+            except UnavailableError as error:
+                log.warning("worker waits for the database: %s", error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1.0))
+                wait = min(wait * 2, 5.0)
+
+
+class _Shift:
+    """One incarnation of a worker: an owner id, from joining to leaving."""
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        telemetry: Telemetry,
+        sagas: Mapping[tuple[str, int], Saga[Any, Any]],
+        resources: Mapping[type, object],
+        settings: WorkerSettings,
+        label: str,
+    ) -> None:
+        self.id = str(uuid.uuid4())
+        self._store = store
+        self._telemetry = telemetry
+        self._settings = settings
+        self._label = label
+        self._definitions = list(sagas)
+        self._deadline = 0.0
+        self._ticks = 0
+        self._recorder = Recorder(store.events, telemetry)
+        step_timeout = timedelta(seconds=settings.step_timeout)
+        self._executor = Executor(codec, store.clock, resources, telemetry, step_timeout)
+        self._engine = Engine(
+            store,
+            codec,
+            self._recorder,
+            self._executor,
+            telemetry,
+            sagas,
+            owner=self.id,
+            may_act=lambda: time.monotonic() < self._deadline,
+            park_after=timedelta(seconds=settings.park_after),
+            claim_limit=settings.claim_limit,
+        )
+        self._carried: dict[str, asyncio.Task[None]] = {}
+        self._strays: set[str] = set()
+        self._free = asyncio.Event()
+        self._due = asyncio.Event()
+
+    async def work(self, stop: asyncio.Event) -> None:
+        settings = self._settings
+        ttl = timedelta(seconds=settings.ttl)
+        began = time.monotonic()
+        await self._store.fleet.join(self.id, self._label, ttl)
+        self._deadline = began + settings.ttl - settings.margin
+        log.info("worker %s (%s) works", self.id, self._label)
+        unlisten = self._store.hints.listen(DUE, self._due.set)
+        over = threading.Event()
+        if settings.watchdog:
+            threading.Thread(target=self._guard, args=(over,), daemon=True, name="watchdog").start()
+        helpers = [
+            asyncio.create_task(self._renew(ttl), name="renew"),
+            asyncio.create_task(self._every(settings.watch_every, self._watch), name="watch"),
+            asyncio.create_task(self._every(settings.watch_every, self._follow), name="follow"),
+            asyncio.create_task(self._sweep(), name="sweep"),
+        ]
+        claims = asyncio.create_task(self._claim(stop), name="claim")
+        try:
+            await asyncio.wait({claims, *helpers}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (claims, *helpers):
+                if task.done() and (error := task.exception()):
+                    raise error
+            await self._drain(helpers)
+        finally:
+            unlisten()
+            over.set()
+            await _end([claims, *helpers, *self._carried.values()])
+            await self._leave()
+
+    # ------------------------------------------------------------------ claiming and carrying
+
+    async def _claim(self, stop: asyncio.Event) -> None:
+        """Keep the slots filled, never claiming more than are free."""
+        settings = self._settings
+        full = False
+        while not stop.is_set() and len(self._executor.abandoned) <= settings.abandoned_limit:
+            free = settings.slots - len(self._carried)
+            if free < (max(settings.slots // 8, 1) if full else 1):
+                self._free.clear()
+                await _first(self._free, stop, 1.0)
+                continue
+            self._due.clear()
+            claims = await self._try_claim(free)
+            for claim in claims:
+                self._take(claim)
+            full = len(claims) == free
+            if not full:
+                await _first(self._due, stop, settings.poll_every)
+
+    async def _try_claim(self, free: int) -> list[Claim]:
+        try:
+            claims = await self._store.queue.claim(self.id, free, self._definitions)
+        except UnavailableError as error:
+            log.warning("worker %s cannot claim: %s", self.id, error)
+            await asyncio.sleep(random.uniform(0.2, 0.5))
+            return []
+        random.shuffle(self._definitions)
+        self._telemetry.count("claims", len(claims))
+        return claims
+
+    def _take(self, claim: Claim) -> None:
+        task = asyncio.create_task(self._carry(claim))
+        self._carried[claim.saga_id] = task
+
+        def done(_: asyncio.Task[None]) -> None:
+            if self._carried.get(claim.saga_id) is task:
+                del self._carried[claim.saga_id]
+            self._free.set()
+
+        task.add_done_callback(done)
+
+    async def _carry(self, claim: Claim) -> None:
+        """Advance one instance; after a refused or unknown append, take it again and go on."""
+        mine: Claim | None = claim
+        while mine is not None:
+            try:
+                await self._engine.advance(mine)
+            except OwnershipLostError:
+                self._telemetry.count("refused_appends")
+            except UnavailableError as error:
+                log.warning("saga %s: %s", claim.saga_id, error)
+            except Exception:
+                log.exception("saga %s cannot be carried on; it is given back", claim.saga_id)
+                await self._give_back(mine)
+                return
+            else:
+                return
+            mine = await self._reclaim(mine)
+
+    async def _reclaim(self, claim: Claim) -> Claim | None:
+        while time.monotonic() < self._deadline:
+            try:
+                return await self._store.queue.reclaim(self.id, claim.saga_id, claim.epoch)
+            except UnavailableError as error:
+                log.warning("saga %s: %s", claim.saga_id, error)
+                await asyncio.sleep(random.uniform(0.1, 0.5))
+        return None
+
+    async def _give_back(self, claim: Claim) -> None:
+        """Release an instance that our own code failed on; it is counted and comes back later."""
+        delay = timedelta(seconds=min(0.1 * 2**claim.claims, 60.0))
+        try:
+            await self._store.queue.release(self.id, [claim.saga_id], delay)
+        except UnavailableError as error:
+            log.warning("saga %s stays ours until the sweep: %s", claim.saga_id, error)
+
+    # ------------------------------------------------------------------ lease and fellows
+
+    async def _renew(self, ttl: timedelta) -> None:
+        """Extend the lease; the deadline counts from before the renewal was sent."""
+        settings = self._settings
+        while True:
+            await asyncio.sleep(settings.renew_every)
+            began = time.monotonic()
+            try:
+                alive = await self._store.fleet.renew(self.id, ttl)
+            except UnavailableError as error:
+                if time.monotonic() >= self._deadline:
+                    raise OwnershipLostError(f"the lease ran out: {error}") from error
+                log.warning("worker %s cannot renew its lease: %s", self.id, error)
+                continue
+            if not alive:
+                raise OwnershipLostError("it was retired by another worker")
+            self._deadline = began + settings.ttl - settings.margin
+
+    async def _watch(self) -> None:
+        for retired in await self._store.fleet.retire_dead():
+            log.warning(
+                "worker %s was found dead (%s); %d sagas are free to be taken over",
+                retired.worker_id, retired.reason, retired.released,
+            )  # fmt: skip
+            self._telemetry.count("takeovers", retired.released)
+            self._due.set()
+
+    async def _follow(self) -> None:
+        """Hear of inbox news, and give back what the database thinks is ours but is not here."""
+        unknown: set[str] = set()
+        for owned in await self._store.queue.owned(self.id):
+            if owned.saga_id in self._carried:
+                self._engine.tell_inbox(owned.saga_id, owned.inbox_seq)
+            else:
+                unknown.add(owned.saga_id)
+        # A claim whose answer is on its way looks like one whose answer was lost: look twice.
+        lost = unknown & self._strays
+        self._strays = unknown - lost
+        if lost:
+            log.warning("worker %s gives back %d sagas it never heard of", self.id, len(lost))
+            await self._store.queue.release(self.id, sorted(lost))
+
+    async def _sweep(self) -> None:
+        while True:
+            self._ticks += 1
+            await asyncio.sleep(0.1)
+            self._engine.announce_overdue(
+                asyncio.get_running_loop().time() - self._settings.announce_after
+            )
+
+    async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await act()
+            except UnavailableError as error:
+                log.warning("worker %s: %s", self.id, error)
+
+    def _guard(self, over: threading.Event) -> None:
+        """End a process whose event loop is blocked past the lease: it can stop nothing itself."""
+        seen, silent = -1, 0
+        while not over.wait(0.5):
+            silent = silent + 1 if self._ticks == seen else 0
+            seen = self._ticks
+            # Several looks, because a process that was stopped and goes on finds its lease
+            # long gone while its loop is about to notice by itself.
+            if silent >= 4 and time.monotonic() > self._deadline:
+                os.write(2, b"saga worker: the event loop is blocked and the lease is gone\n")
+                os._exit(EXIT_BLOCKED)
+
+    # ------------------------------------------------------------------ going
+
+    async def _drain(self, helpers: Sequence[asyncio.Task[None]]) -> None:
+        """Let what runs settle within the grace, then give everything back."""
+        self._engine.drain()
+        carried = set(self._carried.values())
+        if not carried:
+            return
+        lost = asyncio.ensure_future(asyncio.wait(helpers, return_when=asyncio.FIRST_COMPLETED))
+        settled = asyncio.ensure_future(asyncio.wait(carried))
+        await asyncio.wait(
+            {lost, settled}, timeout=self._settings.grace, return_when=asyncio.FIRST_COMPLETED
+        )
+        await _end([lost, settled])
+
+    async def _leave(self) -> None:
+        await self._recorder.close()
+        try:
+            await self._store.fleet.leave(self.id)
+        except UnavailableError as error:
+            log.warning("worker %s could not say good-bye: %s", self.id, error)
+
+
+async def _first(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
+    """Wait for one of two events, but no longer than *seconds*."""
+    if one.is_set() or other.is_set():
+        return
+    waits = {asyncio.ensure_future(event.wait()) for event in (one, other)}
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    await _end(list(waits))
+
+
+async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel what still runs and wait a moment for it; results were looked at elsewhere."""
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.wait(pending, timeout=5.0)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()
