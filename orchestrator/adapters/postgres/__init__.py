@@ -1,0 +1,1 @@
+"""The ports on Postgres 15 and newer."""

@@ -1,0 +1,82 @@
+"""All events in the order of their positions, none missing.
+
+Positions are handed out before the commit, so a slower transaction's event can appear below one
+that was read already. The cure is a gate: every append holds it shared from before its positions
+until its end, and whoever has held it exclusively for an instant knows that everything up to the
+position noted then is there.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from orchestrator.adapters.postgres.pool import Database, Record
+from orchestrator.adapters.postgres.statements import sql
+from orchestrator.errors import UnavailableError
+from orchestrator.ports import Cursor, EventRow, FeedEvent, FeedPage
+
+
+class PostgresFeed:
+    """orchestrator.ports.Feed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._settled = 0
+
+    async def acquire(self, relay: str, owner: str, ttl: timedelta) -> Cursor | None:
+        rows = await self._database.fetch(sql("acquire_relay"), relay, owner, ttl)
+        return Cursor(rows[0]["position"], rows[0]["epoch"]) if rows else None
+
+    async def read(self, after: int, limit: int) -> FeedPage:
+        """As the port says; nothing, for now, while the gate cannot be had."""
+        try:
+            if self._settled <= after:
+                await self._settle(after)
+            if self._settled <= after:
+                return FeedPage((), after)
+            rows = await self._database.fetch(sql("read_feed"), after, self._settled, limit)
+        except UnavailableError:
+            # After a failover the positions may have gone back: what was settled is so no more.
+            self._settled = 0
+            raise
+        events = tuple(_event(row) for row in rows)
+        return FeedPage(events, events[-1].row.position if len(rows) == limit else self._settled)
+
+    async def checkpoint(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
+        return bool(
+            await self._database.fetch(
+                sql("move_checkpoint"), relay, owner, cursor.epoch, cursor.position, ttl
+            )
+        )
+
+    async def give_up(self, relay: str, owner: str) -> None:
+        await self._database.fetch(sql("give_up_relay"), relay, owner)
+
+    async def lag(self, relay: str) -> int:
+        lag: int = (await self._database.fetch(sql("read_lag"), relay))[0]["lag"]
+        return lag
+
+    async def _settle(self, after: int) -> None:
+        """Find out up to where everything is there. The gate is left alone when nothing is new."""
+        last = await self._database.fetch(sql("read_position"))
+        if last[0]["high"] <= after:
+            return
+        patience = f"{int(self._database.settings.gate_timeout * 1000)}ms"
+        rows = await self._database.fetch_unless_locked(sql("settle_feed"), patience)
+        if rows is not None:
+            self._settled = rows[0]["high"]
+
+
+def _event(row: Record) -> FeedEvent:
+    (
+        saga_id, version, type_, node, attempt, epoch, data, meta, recorded_at, hash_, position,
+        name, saga_version, correlation_id,
+    ) = row  # fmt: skip
+    return FeedEvent(
+        EventRow(
+            saga_id, version, type_, node, attempt, epoch, data, meta, recorded_at, hash_, position
+        ),
+        name,
+        saga_version,
+        correlation_id,
+    )

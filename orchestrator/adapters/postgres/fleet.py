@@ -1,0 +1,145 @@
+"""The list of workers: leases by the database's clock, and a presence that dies with a session.
+
+A presence is an advisory lock that a session of the worker holds. Its key is drawn anew for every
+session, so that a worker never has to wait for the end of its own lost session.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from orchestrator.adapters.postgres.clock import DatabaseClock
+from orchestrator.adapters.postgres.partitions import ensure_partitions
+from orchestrator.adapters.postgres.pool import Connection, Database
+from orchestrator.adapters.postgres.session import Session
+from orchestrator.adapters.postgres.statements import sql
+from orchestrator.errors import UnavailableError
+from orchestrator.ports import Retired
+
+log = logging.getLogger(__name__)
+
+LEASE_OVER = "its lease ran out"
+PRESENCE_GONE = "its connection is gone"
+
+_MISSED_FOR = 0.4
+_PARTITIONS_EVERY = 12 * 3600.0
+
+
+@dataclass(slots=True)
+class _Member:
+    """A worker of this process: its session, and the presence that the session holds."""
+
+    session: Session
+    presence: int | None = None
+
+
+@dataclass(slots=True)
+class PostgresFleet:
+    """orchestrator.ports.Fleet. Sets *clock* by the answers to its renewals."""
+
+    database: Database
+    clock: DatabaseClock
+    _watch: Session = field(init=False)
+    _members: dict[str, _Member] = field(default_factory=dict)
+    _missing: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _partitions_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._watch = Session(self.database, "watch")
+
+    async def join(self, worker_id: str, label: str, ttl: timedelta) -> None:
+        """As the port says; makes the coming months' partitions of the log, too."""
+        await self._ensure_partitions()
+        member = self._member(worker_id)
+        try:
+            async with member.session.use() as connection:
+                await connection.fetch(sql("join_fleet"), worker_id, label, ttl, member.presence)
+        except UnavailableError:
+            await member.session.close()
+            raise
+        self._members[worker_id] = member
+
+    async def renew(self, worker_id: str, ttl: timedelta) -> bool:
+        """As the port says. A worker that this process did not join gets no presence from it."""
+        if worker_id not in self._members:
+            self._members[worker_id] = self._member(worker_id)
+        member = self._members[worker_id]
+        async with member.session.use() as connection:
+            sent = time.monotonic()
+            now = await connection.fetchval(sql("renew_lease"), worker_id, ttl, member.presence)
+        if now is None:
+            return False
+        self.clock.observe(now, sent, time.monotonic())
+        return True
+
+    async def retire_dead(self) -> list[Retired]:
+        """As the port says. A presence has to be missed twice, some time apart: every worker's is
+        away for a moment when the server restarts."""
+        if time.monotonic() > self._partitions_at:
+            await self._ensure_partitions()
+        async with self._watch.use() as connection:
+            suspects = await connection.fetch(sql("list_suspects"))
+            now = time.monotonic()
+            missing: dict[str, tuple[int, float]] = {}
+            retired = []
+            for worker_id, key, expired in suspects:
+                since = now
+                if key is not None:
+                    seen_key, seen_at = self._missing.get(worker_id, (key, now))
+                    since = seen_at if seen_key == key else now
+                    missing[worker_id] = (key, since)
+                if expired:
+                    retired += await _retire(connection, worker_id, LEASE_OVER, None)
+                elif now - since >= _MISSED_FOR:
+                    retired += await _retire(connection, worker_id, PRESENCE_GONE, key)
+            self._missing = missing
+        return retired
+
+    async def leave(self, worker_id: str) -> None:
+        member = self._members.pop(worker_id, None) or self._member(worker_id)
+        try:
+            async with member.session.use() as connection, connection.transaction():
+                await connection.execute(sql("leave_fleet"), worker_id)
+                await connection.execute(sql("free_sagas"), worker_id)
+        finally:
+            await member.session.close()
+
+    async def close(self) -> None:
+        """End all sessions: whoever did not leave is found gone."""
+        for member in self._members.values():
+            await member.session.close()
+        await self._watch.close()
+
+    def _member(self, worker_id: str) -> _Member:
+        async def be_present(connection: Connection) -> None:
+            if self.database.settings.presence:
+                key = secrets.randbits(63)
+                await connection.fetchval("SELECT pg_advisory_lock($1)", key)
+                member.presence = key
+                await connection.execute(
+                    "UPDATE worker SET presence_key = $2 WHERE id = $1 AND retired_at IS NULL",
+                    worker_id, key,
+                )  # fmt: skip
+
+        member = _Member(Session(self.database, "heartbeat", be_present, eager=True))
+        return member
+
+    async def _ensure_partitions(self) -> None:
+        self._partitions_at = time.monotonic() + _PARTITIONS_EVERY
+        async with self._watch.use() as connection:
+            await ensure_partitions(connection)
+
+
+async def _retire(
+    connection: Connection, worker_id: str, reason: str, presence: int | None
+) -> list[Retired]:
+    """Take one worker out, if it is still as it was seen, and free what it held."""
+    async with connection.transaction():
+        if await connection.fetchval(sql("retire_worker"), worker_id, reason, presence) is None:
+            return []
+        freed = await connection.execute(sql("free_sagas"), worker_id)
+    return [Retired(worker_id, reason, int(freed.split()[-1]))]

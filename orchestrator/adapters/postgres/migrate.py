@@ -1,0 +1,158 @@
+"""Bring a schema up or down, and refuse to work on one that does not fit this code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from orchestrator.adapters.postgres.partitions import ensure_partitions
+from orchestrator.adapters.postgres.pool import TROUBLE, Connection, where
+from orchestrator.errors import SchemaError, UnavailableError
+
+VERSION_TABLE = "saga_schema_version"
+"""Not Alembic's usual name: the tables may live in a database that has migrations of its own."""
+
+_ALONE = text("SELECT pg_advisory_lock(hashtext('saga'), hashtext('migrate'))")
+
+
+def upgrade(dsn: str, revision: str = "head") -> None:
+    """Migrate up to *revision* and make the coming months' partitions.
+
+    Of several that migrate at once one does the work and the others wait for it. Raises
+    UnavailableError, or SchemaError when the database is newer than this code.
+    """
+
+    async def work(connection: AsyncConnection) -> None:
+        await connection.run_sync(_alembic, partial(command.upgrade, revision=revision))
+        await connection.commit()
+        await ensure_partitions(await _driver(connection))
+
+    _on(dsn, work)
+
+
+def downgrade(dsn: str, revision: str) -> None:
+    """Migrate down to *revision*; `base` removes everything."""
+
+    async def work(connection: AsyncConnection) -> None:
+        await connection.run_sync(_alembic, partial(command.downgrade, revision=revision))
+        await connection.commit()
+
+    _on(dsn, work)
+
+
+def current(dsn: str) -> str | None:
+    """The revision that the database is at; None when it was never migrated."""
+    found: list[str | None] = []
+    on_database(dsn, lambda connection: found.append(_revision_of(connection)), alone=False)
+    return found[0]
+
+
+@cache
+def head() -> str:
+    """The revision that this code wants."""
+    return max(path.name[:4] for path in (_scripts() / "versions").glob("[0-9]*_*.py"))
+
+
+async def verify_schema(connection: Connection) -> None:
+    """Raise SchemaError unless the database is at the revision that this code wants."""
+    try:
+        found = await connection.fetchval(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
+    except asyncpg.UndefinedTableError:
+        found = None
+    if found is None:
+        raise SchemaError("the database is not migrated; run `saga migrate`")
+    if found < head():
+        raise SchemaError(f"the database is at schema {found}, this code wants {head()}; run `saga migrate`")
+    if found > head():
+        raise SchemaError(
+            f"the database is at schema {found}, newer than the {head()} that this code knows; "
+            "upgrade the package saga-orchestrator"
+        )
+
+
+def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
+    """Whether Alembic should look at a table: partitions and other people's tables it should not."""
+    from orchestrator.adapters.postgres.tables import metadata
+
+    return kind != "table" or name in metadata.tables
+
+
+def on_database(dsn: str, work: Callable[[SyncConnection], None], *, alone: bool = True) -> None:
+    """Run *work* over a connection to *dsn*, from any thread, whether or not a loop runs in it."""
+
+    async def run(connection: AsyncConnection) -> None:
+        await connection.run_sync(work)
+        await connection.commit()
+
+    _on(dsn, run, alone=alone)
+
+
+def _on(dsn: str, work: Callable[[AsyncConnection], Any], *, alone: bool = True) -> None:
+    async def run() -> None:
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=partial(asyncpg.connect, _plain(dsn), timeout=5.0),
+            poolclass=NullPool,
+        )
+        async with engine.connect() as connection:
+            if alone:
+                await connection.execute(_ALONE)
+                await connection.commit()
+            await work(connection)
+
+    try:
+        with ThreadPoolExecutor(1, "migrate") as thread:
+            thread.submit(asyncio.run, run()).result()
+    except CommandError as error:
+        raise SchemaError(
+            f"{where(dsn)}: {error}; is the database newer than this package? Then upgrade it"
+        ) from error
+    except TROUBLE as error:
+        raise UnavailableError(
+            f"cannot migrate {where(dsn)}: {error or type(error).__name__}; is the server up, and "
+            "is SAGA_DATABASE_URL right?"
+        ) from error
+
+
+def _alembic(connection: SyncConnection, act: Callable[[Config], None]) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    act(config)
+
+
+def _revision_of(connection: SyncConnection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
+async def _driver(connection: AsyncConnection) -> Connection:
+    raw = await connection.get_raw_connection()
+    driver: Connection = raw.driver_connection  # type: ignore[assignment]  # typed as Any | None
+    return driver
+
+
+def _plain(dsn: str) -> str:
+    scheme, colon, rest = dsn.partition("://")
+    return f"{scheme.split('+')[0]}{colon}{rest}"
+
+
+def _scripts() -> Path:
+    """The migrations: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parents[2]
+    inside = package / "_migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"

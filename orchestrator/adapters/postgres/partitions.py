@@ -1,0 +1,74 @@
+"""Monthly partitions of the log, made ahead of time.
+
+A UUIDv7 begins with its milliseconds, so the ids of a month are one range, and every event of an
+instance lies in the partition of the month in which the instance was asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from datetime import UTC, datetime
+
+import asyncpg
+
+from orchestrator.adapters.postgres.pool import Connection
+from orchestrator.adapters.postgres.statements import sql
+
+log = logging.getLogger(__name__)
+
+
+async def ensure_partitions(connection: Connection, months_ahead: int = 3) -> list[str]:
+    """Make the partitions from last month to *months_ahead*; the names of those that were made.
+
+    Any number of processes may do so at once. Without the right to create tables it warns: events
+    then go into the default partition, from where they are moved once a month's partition is made.
+    """
+    if await connection.fetchval("SELECT to_regclass('event')") is None:
+        return []
+    today = await connection.fetchval("SELECT clock_timestamp()")
+    months = [_month(today, offset) for offset in range(-1, months_ahead + 1)]
+    missing = await connection.fetch(
+        "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL",
+        [_name(month) for month in months],
+    )
+    made = []
+    for month in months:
+        if _name(month) in {row["name"] for row in missing}:
+            try:
+                made.append(await _make(connection, month))
+            except asyncpg.InsufficientPrivilegeError:
+                log.warning(
+                    "no right to create partition %s; run `saga migrate` as the owner of the tables",
+                    _name(month),
+                )
+    return made
+
+
+async def _make(connection: Connection, month: datetime) -> str:
+    """Make one partition, taking along what the default partition holds of its month."""
+    name = _name(month)
+    statements = sql("create_partition").format(
+        name=name, lower=_first_id(month), upper=_first_id(_month(month, 1))
+    )
+    async with connection.transaction():
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtext('saga'), hashtext('partitions'))"
+        )
+        if await connection.fetchval("SELECT to_regclass($1)", name) is None:
+            await connection.execute(statements)
+            log.info("made partition %s", name)
+    return name
+
+
+def _month(day: datetime, offset: int) -> datetime:
+    count = day.year * 12 + day.month - 1 + offset
+    return datetime(count // 12, count % 12 + 1, 1, tzinfo=UTC)
+
+
+def _name(month: datetime) -> str:
+    return f"event_{month:%Y_%m}"
+
+
+def _first_id(month: datetime) -> uuid.UUID:
+    return uuid.UUID(int=int(month.timestamp() * 1000) << 80)

@@ -1,0 +1,316 @@
+"""Connections with every bound set, and the driver's errors put into our words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+
+from orchestrator.errors import (
+    InvalidInputError,
+    SchemaError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Generic in the stubs only, hence the quotes.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Record = asyncpg.Record
+
+TROUBLE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""All that a driver call raises when the world, and not our code, is at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSettings:
+    """How to use a database. All times in seconds.
+
+    `presence=False` for databases behind a pooler that shares sessions: a dead worker is then
+    noticed by its lease only.
+    """
+
+    namespace: str = "default"
+    application_name: str = "saga"
+    pool_size: int = 8
+    connect_timeout: float = 5.0
+    command_timeout: float = 5.0
+    lock_timeout: float = 2.0
+    idle_in_transaction_timeout: float = 10.0
+    gate_timeout: float = 0.1
+    notify_every: float = 0.005
+    presence: bool = True
+
+
+# Every statement that goes through the pool leans on an index. A plan that was made while the
+# tables were small must not stay with a connection for hours, and rows must be locked in the
+# order in which they are handed in: hence nested loops over indexes, planned once.
+_STEADY_PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+
+
+def where(dsn: str) -> str:
+    """Host, port and database of *dsn*, for people; never the password."""
+    parts = urlsplit(dsn)
+    query = parse_qs(parts.query)
+    hosts = parts.netloc.rpartition("@")[2] or ",".join(query.get("host", ["localhost"]))
+    port = query.get("port", ["5432"])[0]
+    shown = ",".join(_with_port(unquote(host), port) for host in hosts.split(","))
+    database = parts.path.lstrip("/") or query.get("dbname", query.get("database", [""]))[0]
+    return f"{shown} (database {unquote(database)!r})" if database else shown
+
+
+def _with_port(host: str, port: str) -> str:
+    bare = host.rpartition("]")[2] if host.startswith("[") else host
+    return host if ":" in bare else f"{host}:{port}"
+
+
+class Database:
+    """One database: a pool for the fixed statements, one for lists, and single connections."""
+
+    def __init__(self, dsn: str, settings: PostgresSettings) -> None:
+        self.dsn = dsn
+        self.settings = settings
+        self.where = where(dsn)
+        self._pool: Pool | None = None
+        self._lists: Pool | None = None
+        self._sections: set[asyncio.Task[list[Record]]] = set()
+
+    # ------------------------------------------------------------------ opening and closing
+
+    async def open(self) -> None:
+        """Make sure that the database answers. UnavailableError within `connect_timeout` if not."""
+        size = self.settings.pool_size
+        self._pool = self._make_pool(size, _STEADY_PLANS)
+        self._lists = self._make_pool(max(2, size // 2), {})
+        with self.translated():
+            await self._pool
+            await self._lists
+
+    async def close(self) -> None:
+        """Wait for writes under way, then let go of everything within a few seconds."""
+        if self._sections:
+            await asyncio.wait(self._sections, timeout=2 * self.settings.command_timeout)
+        for pool in (self._pool, self._lists):
+            if pool is not None:
+                closing = asyncio.ensure_future(pool.close())
+                await asyncio.wait({closing}, timeout=2.0)
+                if not closing.done():
+                    pool.terminate()
+                    await asyncio.wait({closing}, timeout=1.0)
+                if closing.done() and not closing.cancelled() and (error := closing.exception()):
+                    log.warning("closing connections to %s: %s", self.where, error)
+
+    async def connect(self, purpose: str) -> Connection:
+        """A connection of one's own, outside the pools, for *purpose*."""
+        with self.translated():
+            return await asyncpg.connect(self.dsn, **self._options(purpose, {}))
+
+    def _make_pool(self, size: int, planner: dict[str, str]) -> Pool:
+        async def keep(_: object) -> None:
+            """Nothing to reset: no statement of ours leaves anything behind in a session."""
+
+        return asyncpg.create_pool(
+            self.dsn,
+            min_size=0,
+            max_size=size,
+            max_queries=1_000_000_000,
+            reset=keep,
+            **self._options("pool", planner),
+        )
+
+    def _options(self, purpose: str, planner: dict[str, str]) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "timeout": settings.connect_timeout,
+            "command_timeout": settings.command_timeout,
+            "max_cached_statement_lifetime": 0,
+            "target_session_attrs": "read-write",
+            "server_settings": {
+                "application_name": f"{settings.application_name} {purpose}",
+                "timezone": "UTC",
+                "statement_timeout": _milliseconds(settings.command_timeout),
+                "lock_timeout": _milliseconds(settings.lock_timeout),
+                "idle_in_transaction_session_timeout": _milliseconds(
+                    settings.idle_in_transaction_timeout
+                ),
+                **planner,
+            },
+        }
+
+    # ------------------------------------------------------------------ statements
+
+    async def fetch(self, sql: str, *args: object) -> list[Record]:
+        """Run a statement whose outcome need not be known when it fails."""
+        with self.translated():
+            async with self._acquire(self._pool) as connection:
+                return await connection.fetch(sql, *args)
+
+    async def fetch_unless_locked(self, sql: str, *args: object) -> list[Record] | None:
+        """As `fetch`; None when a lock could not be had in time."""
+        with self.translated():
+            try:
+                async with self._acquire(self._pool) as connection:
+                    return await connection.fetch(sql, *args)
+            except asyncpg.LockNotAvailableError:
+                return None
+
+    async def fetch_list(self, sql: str, *args: object) -> list[Record]:
+        """Run a query that callers shaped, with the planner free to choose."""
+        with self.translated():
+            async with self._acquire(self._lists) as connection:
+                return await connection.fetch(sql, *args)
+
+    async def with_connection(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """What *work* gives with a pooled connection."""
+        with self.translated():
+            async with self._acquire(self._pool) as connection:
+                return await work(connection)
+
+    async def commit(self, sql: str, *args: object) -> list[Record]:
+        """Run a statement that must not be left half known: one transaction of its own.
+
+        Raises UnknownOutcomeError when it may or may not have been committed, UnavailableError
+        or InvalidInputError when certainly not. Cancelling the caller does not cancel it.
+        """
+        return await self._to_its_end(self._commit(sql, args))
+
+    async def commit_both(
+        self, first: tuple[str, tuple[object, ...]], second: tuple[str, tuple[object, ...]]
+    ) -> list[Record]:
+        """Two statements in one transaction, as `commit`; the rows of both in a row."""
+        return await self._to_its_end(self._commit_both(first, second))
+
+    async def _commit(self, sql: str, args: tuple[object, ...]) -> list[Record]:
+        with self.translated():
+            async with self._acquire(self._pool) as connection:
+                with self.deciding():
+                    return await connection.fetch(sql, *args)
+
+    async def _commit_both(
+        self, first: tuple[str, tuple[object, ...]], second: tuple[str, tuple[object, ...]]
+    ) -> list[Record]:
+        with self.translated():
+            async with self._acquire(self._pool) as connection:
+                with self.deciding():
+                    async with connection.transaction():
+                        rows = await connection.fetch(first[0], *first[1])
+                        return rows + await connection.fetch(second[0], *second[1])
+
+    async def _to_its_end(self, section: Coroutine[Any, Any, list[Record]]) -> list[Record]:
+        task: asyncio.Task[list[Record]] = asyncio.create_task(section)
+        self._sections.add(task)
+        task.add_done_callback(self._forget)
+        await asyncio.wait({task})
+        return task.result()
+
+    def _forget(self, task: asyncio.Task[list[Record]]) -> None:
+        self._sections.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.debug("a write to %s ended: %s", self.where, error)
+
+    @asynccontextmanager
+    async def _acquire(self, pool: Pool | None) -> AsyncIterator[Connection]:
+        if pool is None:
+            raise UnavailableError(f"the connections to {self.where} are not open")
+        connection = await pool.acquire(timeout=self.settings.connect_timeout)
+        try:
+            yield connection  # type: ignore[misc]  # the pool's proxy has the connection's methods
+        finally:
+            await pool.release(connection, timeout=self.settings.command_timeout)
+
+    # ------------------------------------------------------------------ errors
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn the driver's errors into ours; drop pooled connections to a server that went."""
+        try:
+            yield
+        except TROUBLE as error:
+            if _is_away(error):
+                self._expire()
+            raise self._in_our_words(error) from error
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Turn an error around a commit into UnknownOutcomeError, unless it is a sure refusal."""
+        try:
+            yield
+        except TROUBLE as error:
+            if is_refusal(error):
+                raise
+            if _is_away(error):
+                self._expire()
+            raise UnknownOutcomeError(
+                f"whether {self.where} committed is not known: {_reason(error)}"
+            ) from error
+
+    def _expire(self) -> None:
+        for pool in (self._pool, self._lists):
+            if pool is not None and not pool.is_closing():
+                asyncio.ensure_future(pool.expire_connections())
+
+    def _in_our_words(self, error: BaseException) -> Exception:
+        state = getattr(error, "sqlstate", None) or ""
+        if state in ("42P01", "42703", "42883"):
+            return SchemaError(f"{self.where}: {error}; run `saga migrate`")
+        if state[:2] == "22" or _is_bad_argument(error):
+            return InvalidInputError(f"the database refused a value: {error}")
+        if state[:2] == "28" or state == "3D000":
+            return UnavailableError(f"{self.where} refused us: {error}; check SAGA_DATABASE_URL")
+        if state and not _is_away(error):
+            return UnavailableError(f"{self.where}: {_reason(error)}")
+        return UnavailableError(
+            f"cannot reach {self.where}: {_reason(error)}; is the server up, and is "
+            "SAGA_DATABASE_URL right?"
+        )
+
+
+_REFUSALS = frozenset({"0A", "21", "22", "23", "25", "28", "40", "42", "44", "53", "54", "55", "P0"})
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server said no before the commit: the transaction certainly rolled back."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return state[:2] in _REFUSALS and state != "40003"
+    return _is_bad_argument(error)
+
+
+def _is_bad_argument(error: BaseException) -> bool:
+    """Whether the driver could not encode an argument: nothing was sent."""
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+
+
+def _is_away(error: BaseException) -> bool:
+    state = getattr(error, "sqlstate", None) or ""
+    return state == "25006" or state[:3] == "57P" or state[:2] == "08" or isinstance(error, OSError)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))

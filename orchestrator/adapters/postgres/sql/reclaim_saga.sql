@@ -1,0 +1,14 @@
+-- Takes one's own instance again under a new epoch.
+-- Locks: the saga row, and waits for it: a transaction of ours still under way ends before.
+-- Leans on pk_saga.
+WITH mine AS (
+    UPDATE saga s
+    SET epoch = s.epoch + 1, claims = s.claims + 1, updated_at = clock_timestamp()
+    WHERE s.id = $2 AND s.owner = $1 AND s.epoch = $3
+    RETURNING s.id, s.name, s.version, s.fingerprint, s.epoch, s.head, s.status, s.inbox_seq,
+        s.claims, s.created_at, s.context
+)
+SELECT c.id::text AS id, c.name, c.version, c.fingerprint, c.epoch, c.head, c.status, c.inbox_seq,
+    c.claims, c.created_at, c.context, i.input
+FROM mine c
+LEFT JOIN saga_input i ON i.saga_id = c.id AND c.head = 0

@@ -1,0 +1,8 @@
+-- Gives instances of one worker back, due after a delay.
+-- Locks: saga rows in the order of their ids. Leans on pk_saga.
+WITH mine AS MATERIALIZED (
+    SELECT id FROM saga WHERE id = ANY ($2::uuid[]) AND owner = $1 ORDER BY id FOR UPDATE
+)
+UPDATE saga s
+SET owner = NULL, due_at = clock_timestamp() + $3::interval, updated_at = clock_timestamp()
+FROM mine WHERE s.id = mine.id AND s.owner = $1
