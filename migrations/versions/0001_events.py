@@ -90,9 +90,7 @@ def _create_saga() -> None:
             f"status NOT IN ({AT_REST}) OR (owner IS NULL AND due_at IS NULL)",
             name=op.f("ck_saga_at_rest"),
         ),
-        sa.CheckConstraint(
-            "head >= 0 AND epoch >= 0 AND claims >= 0", name=op.f("ck_saga_counts")
-        ),
+        sa.CheckConstraint("head >= 0 AND epoch >= 0 AND claims >= 0", name=op.f("ck_saga_counts")),
         sa.CheckConstraint("inbox_seen BETWEEN 0 AND inbox_seq", name=op.f("ck_saga_inbox")),
         sa.CheckConstraint("jsonb_typeof(tags) = 'object'", name=op.f("ck_saga_tags")),
         postgresql_with={"fillfactor": 70},

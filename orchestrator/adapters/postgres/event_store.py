@@ -61,7 +61,7 @@ class PostgresEventStore:
             try:
                 written |= await self._append([append])
             except _RefusedError as error:
-                log.error("saga %s: %s", append.saga_id, error)
+                log.warning("saga %s is not written: %s", append.saga_id, error)
             except UnavailableError as error:
                 # Some of the batch are committed, so the whole of it is unknown.
                 raise UnknownOutcomeError(str(error)) from error
@@ -72,7 +72,7 @@ class _RefusedError(Exception):
     """The database cannot store one of the values."""
 
 
-def _columns(batch: Sequence[Append]) -> list[Iterable[object]]:
+def _columns(batch: Sequence[Append]) -> list[object]:
     """The batch as arrays: a column for each field of the appends, then of their events."""
     ids, owners, epochs, heads, statuses, dues, after, seen, if_inbox = zip(
         *map(_head, batch), strict=True
@@ -80,8 +80,10 @@ def _columns(batch: Sequence[Append]) -> list[Iterable[object]]:
     new_heads = [a.events[-1].version if a.events else a.head for a in batch]
     events = [event for append in batch for event in append.events]
     numbers = [n for n, append in enumerate(batch, start=1) for _ in append.events]
-    columns: Iterable[Iterable[object]] = zip(*map(_row, events), strict=True) if events else [()] * 9
+    columns: Iterable[Iterable[object]] = (
+        zip(*map(_row, events), strict=True) if events else [()] * 9
+    )
     return [
         ids, owners, epochs, heads, new_heads, statuses, dues, after, seen, if_inbox,
-        numbers, *columns,
+        len(batch), numbers, *columns, len(events),
     ]  # fmt: skip

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from orchestrator.adapters.postgres.pool import TROUBLE, Connection, Database
+from orchestrator.adapters.postgres.pool import TROUBLE, Connection, Database, reason
 from orchestrator.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class PostgresHints:
                 finally:
                     connection.terminate()
             except (*TROUBLE, UnavailableError) as error:
-                log.warning("no hints for a moment: %s", error or type(error).__name__)
+                log.warning("no hints for a moment: %s", reason(error))
             self._pending.clear()
             self._heard.clear()
             await asyncio.sleep(_RETRY)

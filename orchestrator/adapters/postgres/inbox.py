@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.adapters.postgres.pool import Database
 from orchestrator.adapters.postgres.statements import sql
-from orchestrator.domain.events import Status
+from orchestrator.domain.events import ENDED, Status
 from orchestrator.ports import Message, Reply
 
 
@@ -21,16 +21,16 @@ class PostgresInbox:
     async def send(
         self, saga_id: str, kind: str, payload: Mapping[str, Any], *, actor: str, dedupe_key: str
     ) -> Reply:
-        """As the port says. A message that was accepted once stays DUPLICATE after the end."""
         rows = await self._database.commit_both(
             (sql("lock_saga"), (saga_id,)),
             (sql("send_message"), (saga_id, kind, json.dumps(dict(payload)), actor, dedupe_key)),
         )
         if not rows:
             return Reply.NOT_FOUND
-        if len(rows) > 1:
-            return Reply(rows[1]["status"])
-        return Reply.STUCK if rows[0]["status"] == Status.STUCK else Reply.TOO_LATE
+        status = Status(rows[0]["status"])
+        if status is Status.STUCK:
+            return Reply.STUCK
+        return Reply.TOO_LATE if status in ENDED else Reply(rows[1]["status"])
 
     async def read(self, saga_id: str, after: int) -> list[Message]:
         rows = await self._database.fetch(sql("read_inbox"), saga_id, after)

@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from orchestrator.adapters.postgres.partitions import ensure_partitions
-from orchestrator.adapters.postgres.pool import TROUBLE, Connection, where
+from orchestrator.adapters.postgres.pool import TROUBLE, Connection, reason, where
+from orchestrator.adapters.postgres.tables import metadata
 from orchestrator.errors import SchemaError, UnavailableError
 
 VERSION_TABLE = "saga_schema_version"
@@ -76,7 +77,9 @@ async def verify_schema(connection: Connection) -> None:
     if found is None:
         raise SchemaError("the database is not migrated; run `saga migrate`")
     if found < head():
-        raise SchemaError(f"the database is at schema {found}, this code wants {head()}; run `saga migrate`")
+        raise SchemaError(
+            f"the database is at schema {found}, this code wants {head()}; run `saga migrate`"
+        )
     if found > head():
         raise SchemaError(
             f"the database is at schema {found}, newer than the {head()} that this code knows; "
@@ -85,9 +88,7 @@ async def verify_schema(connection: Connection) -> None:
 
 
 def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
-    """Whether Alembic should look at a table: partitions and other people's tables it should not."""
-    from orchestrator.adapters.postgres.tables import metadata
-
+    """Whether Alembic should look at a table: not at partitions, nor at other people's tables."""
     return kind != "table" or name in metadata.tables
 
 
@@ -123,7 +124,7 @@ def _on(dsn: str, work: Callable[[AsyncConnection], Any], *, alone: bool = True)
         ) from error
     except TROUBLE as error:
         raise UnavailableError(
-            f"cannot migrate {where(dsn)}: {error or type(error).__name__}; is the server up, and "
+            f"cannot migrate {where(dsn)}: {reason(error)}; is the server up, and "
             "is SAGA_DATABASE_URL right?"
         ) from error
 

@@ -39,7 +39,7 @@ async def ensure_partitions(connection: Connection, months_ahead: int = 3) -> li
                 made.append(await _make(connection, month))
             except asyncpg.InsufficientPrivilegeError:
                 log.warning(
-                    "no right to create partition %s; run `saga migrate` as the owner of the tables",
+                    "no right to make partition %s; run `saga migrate` as the tables' owner",
                     _name(month),
                 )
     return made

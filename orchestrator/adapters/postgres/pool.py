@@ -58,16 +58,9 @@ class PostgresSettings:
     presence: bool = True
 
 
-# Every statement that goes through the pool leans on an index. A plan that was made while the
-# tables were small must not stay with a connection for hours, and rows must be locked in the
-# order in which they are handed in: hence nested loops over indexes, planned once.
-_STEADY_PLANS = {
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
+# Every statement that goes through the pool is planned once and leans on an index. A plan that was
+# made while the tables were small must not read them whole once they have grown.
+_STEADY_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 
 def where(dsn: str) -> str:
@@ -96,6 +89,7 @@ class Database:
         self._pool: Pool | None = None
         self._lists: Pool | None = None
         self._sections: set[asyncio.Task[list[Record]]] = set()
+        self._expiring: set[asyncio.Future[None]] = set()
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -263,13 +257,15 @@ class Database:
             if _is_away(error):
                 self._expire()
             raise UnknownOutcomeError(
-                f"whether {self.where} committed is not known: {_reason(error)}"
+                f"whether {self.where} committed is not known: {reason(error)}"
             ) from error
 
     def _expire(self) -> None:
         for pool in (self._pool, self._lists):
             if pool is not None and not pool.is_closing():
-                asyncio.ensure_future(pool.expire_connections())
+                expiring = asyncio.ensure_future(pool.expire_connections())
+                self._expiring.add(expiring)
+                expiring.add_done_callback(self._expiring.discard)
 
     def _in_our_words(self, error: BaseException) -> Exception:
         state = getattr(error, "sqlstate", None) or ""
@@ -280,14 +276,16 @@ class Database:
         if state[:2] == "28" or state == "3D000":
             return UnavailableError(f"{self.where} refused us: {error}; check SAGA_DATABASE_URL")
         if state and not _is_away(error):
-            return UnavailableError(f"{self.where}: {_reason(error)}")
+            return UnavailableError(f"{self.where}: {reason(error)}")
         return UnavailableError(
-            f"cannot reach {self.where}: {_reason(error)}; is the server up, and is "
+            f"cannot reach {self.where}: {reason(error)}; is the server up, and is "
             "SAGA_DATABASE_URL right?"
         )
 
 
-_REFUSALS = frozenset({"0A", "21", "22", "23", "25", "28", "40", "42", "44", "53", "54", "55", "P0"})
+_REFUSALS = frozenset(
+    {"0A", "21", "22", "23", "25", "28", "40", "42", "44", "53", "54", "55", "P0"}
+)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -308,7 +306,8 @@ def _is_away(error: BaseException) -> bool:
     return state == "25006" or state[:3] == "57P" or state[:2] == "08" or isinstance(error, OSError)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What an error says, or at least its name."""
     return str(error) or type(error).__name__
 
 

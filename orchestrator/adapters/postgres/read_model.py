@@ -19,7 +19,7 @@ from orchestrator.adapters.postgres.tables import saga, saga_input
 from orchestrator.domain.events import Json, Status
 from orchestrator.ports import Filter, Instance
 
-_DIALECT = asyncpg_dialect()
+_DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy left it so
 
 _INSTANCE = select(
     cast(saga.c.id, Text).label("id"),

@@ -21,7 +21,10 @@ class PostgresRequests:
         """As the port says. A request that was stored before is known by its id too."""
         if not batch:
             return []
-        ordered = sorted(batch, key=lambda request: (request.name, request.key or ""))
+        once: dict[str, StartRequest] = {}
+        for request in batch:
+            once.setdefault(request.saga_id, request)
+        ordered = sorted(once.values(), key=lambda request: (request.name, request.key or ""))
         rows = await self._database.commit(
             sql("start_sagas"),
             self._database.settings.namespace,
@@ -34,14 +37,16 @@ class PostgresRequests:
             [request.context for request in ordered],
             [request.correlation_id for request in ordered],
             [json.dumps(dict(request.tags)) if request.tags else "{}" for request in ordered],
+            len(ordered),
         )
         created = {row["id"] for row in rows}
-        known = [r for r in ordered if r.saga_id not in created] if len(rows) < len(batch) else []
+        new = {id(request) for request in ordered if request.saga_id in created}
+        known = [request for request in batch if id(request) not in new]
         answers = await self._known(known) if known else {}
         return [
-            StartAnswer(request.saga_id, created=True)
-            if request.saga_id in created
-            else answers[id(request)]
+            answers[id(request)]
+            if id(request) in answers
+            else StartAnswer(request.saga_id, created=True)
             for request in batch
         ]
 
@@ -63,5 +68,7 @@ class PostgresRequests:
             same = row["input"] == request.input
             answers[id(request)] = StartAnswer(row["id"], created=False, same_input=same)
         if len(answers) < len(requests):
-            raise UnknownOutcomeError("an instance with this key was there and is gone; start again")
+            raise UnknownOutcomeError(
+                "an instance with this key was there and is gone; start again"
+            )
         return answers

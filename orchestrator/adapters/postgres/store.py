@@ -20,9 +20,7 @@ from orchestrator.ports import Store
 
 
 @asynccontextmanager
-async def open_store(
-    dsn: str, *, settings: PostgresSettings | None = None
-) -> AsyncIterator[Store]:
+async def open_store(dsn: str, *, settings: PostgresSettings | None = None) -> AsyncIterator[Store]:
     """The ports over the database at *dsn*.
 
     Raises UnavailableError within `connect_timeout` when it cannot be reached, SchemaError when

@@ -1,4 +1,4 @@
-"""The one description of the schema. Alembic compares it with the migrations; reads are built on it."""
+"""The one description of the schema: Alembic compares it with the migrations, reads build on it."""
 
 from __future__ import annotations
 

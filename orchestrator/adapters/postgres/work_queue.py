@@ -22,9 +22,7 @@ class PostgresWorkQueue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(
-        self, owner: str, limit: int, definitions: Sequence[Definition]
-    ) -> list[Claim]:
+    async def claim(self, owner: str, limit: int, definitions: Sequence[Definition]) -> list[Claim]:
         rows = await self._database.fetch(
             sql("claim_sagas"),
             owner,
@@ -55,7 +53,9 @@ _STATUS = {status.value: status for status in Status}
 
 
 def _claim(row: Record) -> Claim:
-    id_, name, version, fingerprint, epoch, head, status, inbox_seq, claims, at, context, input_ = row
+    id_, name, version, fingerprint, epoch, head, status, inbox_seq, claims, at, context, input_ = (
+        row
+    )
     return Claim(
         id_, name, version, fingerprint, epoch, head, _STATUS[status], inbox_seq, claims, at,
         input_, context,

@@ -2,10 +2,13 @@
 -- Locks: saga rows in the order of the arrays (sorted by id), then the feed's gate, shared.
 -- Leans on pk_saga. The UPDATE is the fence: a SELECT would let a zombie's events in.
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest(
-        $1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::int[], $6::text[], $7::timestamptz[],
-        $8::uuid[], $9::int[], $10::bool[]
-    ) WITH ORDINALITY AS i (
+    -- The series counts the rows, and makes the planner expect many: no join here may be quadratic.
+    SELECT * FROM ROWS FROM (
+        unnest(
+            $1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::int[], $6::text[], $7::timestamptz[],
+            $8::uuid[], $9::int[], $10::bool[]
+        ), generate_series(1, $11::int)
+    ) AS i (
         id, owner, epoch, head, new_head, status, due_at, owner_after, inbox_seen, if_inbox, n
     )
 ), owned AS (
@@ -18,12 +21,14 @@ WITH input AS MATERIALIZED (
         END,
         owner = i.owner_after,
         claims = 0,
-        inbox_seen = greatest(s.inbox_seen, i.inbox_seen),
+        inbox_seen = least(greatest(s.inbox_seen, i.inbox_seen), s.inbox_seq),
         updated_at = clock_timestamp()
     FROM input i
-    WHERE s.id = i.id AND s.owner = i.owner AND s.epoch = i.epoch AND s.head = i.head
+    -- Only pk_saga can serve these conditions: an equal owner would bring in ix_saga_owner.
+    WHERE s.id = ANY ($1::uuid[]) AND s.id = i.id AND s.owner IS NOT DISTINCT FROM i.owner
+        AND s.epoch = i.epoch AND s.head = i.head
         AND s.status NOT IN ('completed', 'compensated', 'terminated')
-        AND (NOT i.if_inbox OR s.inbox_seq = i.inbox_seen)
+        AND (NOT i.if_inbox OR s.inbox_seq <= i.inbox_seen)
     RETURNING s.id, s.inbox_seq, i.n
 ), gate AS MATERIALIZED (
     -- After the rows are ours and before a position is handed out.
@@ -35,10 +40,12 @@ WITH input AS MATERIALIZED (
     )
     SELECT o.id, e.version, e.type, e.node, e.attempt, e.epoch, e.data::json, e.meta::json,
            e.recorded_at, e.hash
-    FROM gate, unnest(
-        $11::int[], $12::int[], $13::text[], $14::text[], $15::int[], $16::int[], $17::text[],
-        $18::text[], $19::timestamptz[], $20::bytea[]
-    ) WITH ORDINALITY AS e (
+    FROM gate, ROWS FROM (
+        unnest(
+            $12::int[], $13::int[], $14::text[], $15::text[], $16::int[], $17::int[], $18::text[],
+            $19::text[], $20::timestamptz[], $21::bytea[]
+        ), generate_series(1, $22::int)
+    ) AS e (
         append, version, type, node, attempt, epoch, data, meta, recorded_at, hash, n
     ) JOIN owned o ON o.n = e.append
     ORDER BY e.n

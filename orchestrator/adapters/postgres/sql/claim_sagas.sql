@@ -20,12 +20,12 @@ WITH me AS MATERIALIZED (
     UPDATE saga s
     SET owner = $1, epoch = s.epoch + 1, claims = s.claims + 1, due_at = NULL,
         updated_at = clock_timestamp()
-    FROM due WHERE s.id = due.id
+    WHERE s.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING s.id, s.name, s.version, s.fingerprint, s.epoch, s.head, s.status, s.inbox_seq,
         s.claims, s.created_at, s.context
 )
 SELECT c.id::text AS id, c.name, c.version, c.fingerprint, c.epoch, c.head, c.status, c.inbox_seq,
-    c.claims, c.created_at, c.context, i.input
+    c.claims, c.created_at, c.context,
+    (SELECT i.input FROM saga_input i WHERE i.saga_id = c.id AND c.head = 0) AS input
 FROM me
 LEFT JOIN claimed c ON true
-LEFT JOIN saga_input i ON i.saga_id = c.id AND c.head = 0

@@ -6,4 +6,4 @@ WITH held AS MATERIALIZED (
 )
 UPDATE saga s
 SET owner = NULL, due_at = clock_timestamp(), updated_at = clock_timestamp()
-FROM held WHERE s.id = held.id AND s.owner = $1
+WHERE s.id = ANY (ARRAY(SELECT id FROM held)) AND s.owner IS NOT DISTINCT FROM $1

@@ -5,7 +5,9 @@ SELECT e.saga_id::text AS saga_id, e.version, e.type, e.node, e.attempt, e.epoch
     coalesce(s.name, '') AS name, coalesce(s.version, 0) AS saga_version,
     coalesce(s.correlation_id, '') AS correlation_id
 FROM event e
-LEFT JOIN saga s ON s.id = e.saga_id
+LEFT JOIN LATERAL (
+    SELECT name, version, correlation_id FROM saga WHERE id = e.saga_id LIMIT 1
+) AS s ON true
 WHERE e.position > $1 AND e.position <= $2
 ORDER BY e.position
 LIMIT $3

@@ -4,11 +4,11 @@
 WITH mine AS (
     UPDATE saga s
     SET epoch = s.epoch + 1, claims = s.claims + 1, updated_at = clock_timestamp()
-    WHERE s.id = $2 AND s.owner = $1 AND s.epoch = $3
+    WHERE s.id = $2 AND s.owner IS NOT DISTINCT FROM $1 AND s.epoch = $3
     RETURNING s.id, s.name, s.version, s.fingerprint, s.epoch, s.head, s.status, s.inbox_seq,
         s.claims, s.created_at, s.context
 )
 SELECT c.id::text AS id, c.name, c.version, c.fingerprint, c.epoch, c.head, c.status, c.inbox_seq,
-    c.claims, c.created_at, c.context, i.input
+    c.claims, c.created_at, c.context,
+    (SELECT i.input FROM saga_input i WHERE i.saga_id = c.id AND c.head = 0) AS input
 FROM mine c
-LEFT JOIN saga_input i ON i.saga_id = c.id AND c.head = 0

@@ -5,4 +5,4 @@ WITH mine AS MATERIALIZED (
 )
 UPDATE saga s
 SET owner = NULL, due_at = clock_timestamp() + $3::interval, updated_at = clock_timestamp()
-FROM mine WHERE s.id = mine.id AND s.owner = $1
+WHERE s.id = ANY (ARRAY(SELECT id FROM mine)) AND s.owner IS NOT DISTINCT FROM $1

@@ -2,10 +2,12 @@
 -- Locks: new keys in the order of the arrays (sorted by key), so that batches cannot deadlock.
 -- Leans on uq_saga_key and pk_saga.
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest(
-        $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::text[], $10::text[]
-    ) WITH ORDINALITY AS i (
+    SELECT * FROM ROWS FROM (
+        unnest(
+            $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::text[]
+        ), generate_series(1, $11::int)
+    ) AS i (
         id, name, version, fingerprint, key, input, context, correlation_id, tags, n
     )
 ), created AS (
@@ -20,8 +22,6 @@ WITH input AS MATERIALIZED (
 ), stored AS (
     INSERT INTO saga_input (saga_id, input)
     SELECT c.id, i.input::json
-    FROM created c CROSS JOIN LATERAL (
-        SELECT input FROM input WHERE input.id = c.id ORDER BY n LIMIT 1
-    ) AS i
+    FROM created c JOIN input i ON i.id = c.id
 )
 SELECT id::text AS id FROM created
