@@ -1,0 +1,179 @@
+"""Records into one topic, in order per saga, each acknowledged by all replicas in sync.
+
+aiokafka needs care (measured): an idempotent producer goes on past a failed record, and its
+`send` and `stop` may hang while the broker is away. So there is one unacknowledged batch per
+partition, every wait has a limit of its own, and a producer that has failed once is taken apart
+and never used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # ships no types
+from aiokafka.errors import MessageSizeTooLargeError  # type: ignore[import-untyped]  # ships no types
+from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyped]  # ships no types
+
+from orchestrator.adapters.kafka.records import headers_of, value_of
+from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
+from orchestrator.adapters.kafka.topic import ensure_topic, require_count
+from orchestrator.errors import PublishError
+from orchestrator.ports import FeedEvent
+
+logger = logging.getLogger(__name__)
+
+_partition_of_key = DefaultPartitioner()
+
+
+@lru_cache(maxsize=16_384)
+def partition_of(saga_id: str, partitions: int) -> int:
+    """Kafka's own default (murmur2 of the key), over a pinned number of partitions."""
+    chosen: int = _partition_of_key(saga_id.encode(), range(partitions), [])
+    return chosen
+
+
+class _Batch:
+    """Records of one partition that the broker takes or refuses as a whole."""
+
+    def __init__(self, builder: Any, limit: int) -> None:
+        self.builder = builder
+        self._limit = limit
+        self._largest = 0
+        self._largest_name = ""
+
+    def add(self, event: FeedEvent) -> bool:
+        """False when the batch is full; the first record always fits."""
+        key, value = event.row.saga_id.encode(), value_of(event)
+        added = self.builder.append(timestamp=None, key=key, value=value, headers=headers_of(event))
+        if added is None:
+            return False
+        if added.size > self._largest:
+            self._largest = added.size
+            self._largest_name = f"saga {event.row.saga_id} version {event.row.version}"
+        if added.size > self._limit:
+            raise self.too_large(f"the limit is {self._limit} bytes")
+        return True
+
+    def too_large(self, why: str) -> PublishError:
+        return PublishError(f"the record of {self._largest_name} has {self._largest} bytes; {why}")
+
+
+class KafkaPublisher:
+    """Publishes to one topic with acks=all and idempotence. Of no use after its first failure."""
+
+    def __init__(self, producer: AIOKafkaProducer, settings: KafkaSettings) -> None:
+        self._producer: Any = producer
+        self._settings = settings
+        self._failed = False
+
+    async def publish(self, events: Sequence[FeedEvent]) -> None:
+        """Hand events over in order; return when all replicas in sync have all of them."""
+        if self._failed:
+            raise PublishError("this publisher has failed before; open a new one")
+        by_partition: defaultdict[int, list[FeedEvent]] = defaultdict(list)
+        for event in events:
+            partition = partition_of(event.row.saga_id, self._settings.partitions)
+            by_partition[partition].append(event)
+        if by_partition:
+            await self._send_all(by_partition)
+
+    async def close(self) -> None:
+        """Let go of the broker within `close_timeout`, whatever it does."""
+        limit = self._settings.close_timeout / 2
+        try:
+            if not self._failed:
+                await within(limit, self._producer.stop())
+                return
+        except BROKER_ERRORS as error:
+            logger.warning("a Kafka producer did not stop by itself: %r", error)
+        try:
+            await within(limit, _take_apart(self._producer))
+        except BROKER_ERRORS as error:
+            logger.warning("a Kafka producer could not be taken apart: %r", error)
+
+    async def _send_all(self, by_partition: Mapping[int, Sequence[FeedEvent]]) -> None:
+        limit = self._settings.publish_timeout
+        sends = [asyncio.create_task(self._send(*run)) for run in by_partition.items()]
+        self._failed = True  # until all is acknowledged: a cancelled publish has failed too
+        try:
+            done, late = await asyncio.wait(
+                sends, timeout=limit, return_when=asyncio.FIRST_EXCEPTION
+            )
+        finally:
+            for send in sends:
+                send.cancel()
+        if errors := [error for send in done if (error := send.exception())]:
+            raise errors[0]
+        if late:
+            raise PublishError(f"{self._where} did not acknowledge within {limit:g} s")
+        self._failed = False
+
+    async def _send(self, partition: int, events: Sequence[FeedEvent]) -> None:
+        topic = self._settings.topic
+        for batch in self._pack(events):
+            try:
+                sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
+                await sent
+            except MessageSizeTooLargeError as error:
+                raise batch.too_large(f"topic {topic} takes less (max.message.bytes)") from error
+            except BROKER_ERRORS as error:
+                raise PublishError(f"{self._where} refused records: {error!r}") from error
+
+    def _pack(self, events: Sequence[FeedEvent]) -> Iterator[_Batch]:
+        batch = self._new_batch()
+        for event in events:
+            if not batch.add(event):
+                yield batch
+                batch = self._new_batch()
+                batch.add(event)
+        yield batch
+
+    def _new_batch(self) -> _Batch:
+        return _Batch(self._producer.create_batch(), self._settings.max_record_bytes)
+
+    @property
+    def _where(self) -> str:
+        return f"Kafka at {self._settings.bootstrap_servers}"
+
+
+async def open_publisher(settings: KafkaSettings) -> KafkaPublisher:
+    """Connect. UnavailableError when there is no broker, no topic, or another partition count."""
+    producer = AIOKafkaProducer(
+        **settings.client(),
+        acks="all",
+        enable_idempotence=True,
+        max_batch_size=settings.batch_bytes,
+        max_request_size=settings.max_record_bytes,
+    )
+    try:
+        partitions = await reach(settings, _start(producer, settings.topic))
+        if not partitions and settings.create_topic and await ensure_topic(settings):
+            logger.warning("created topic %s", settings.topic)
+            partitions = settings.partitions
+        require_count(settings, partitions)
+    except BaseException:
+        await asyncio.wait({asyncio.ensure_future(_take_apart(producer))}, timeout=1)
+        raise
+    return KafkaPublisher(producer, settings)
+
+
+async def _start(producer: Any, topic: str) -> int:
+    await producer.start()
+    # Asking for all topics: asking for one by name would create it on some brokers.
+    cluster = await producer.client.fetch_all_metadata()
+    return len(cluster.partitions_for_topic(topic) or ())
+
+
+async def _take_apart(producer: Any) -> None:
+    """End a producer that holds batches nobody waits for; `stop` would wait for them for ever."""
+    sender = producer._sender.sender_task  # noqa: SLF001 - no public way to end it
+    while sender is not None and not sender.done():
+        sender.cancel()  # the first lets a request in flight end, the next ends that too
+        await asyncio.wait({sender}, timeout=0.1)
+    producer._closed = True  # noqa: SLF001 - or its finalizer complains
+    await producer.client.close()

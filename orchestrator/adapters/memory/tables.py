@@ -1,0 +1,95 @@
+"""What a database would hold, as plain objects. One turn of the event loop is one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from orchestrator.domain.events import ENDED, Status
+from orchestrator.ports import Clock, EventRow, FeedEvent, Instance, Message, StartRequest
+
+AT_REST = ENDED | {Status.STUCK}
+"""Where an instance has no owner and nothing is due."""
+
+
+@dataclass(slots=True)
+class SagaRow:
+    """One instance: what was asked for, and where it stands."""
+
+    request: StartRequest
+    created_at: datetime
+    updated_at: datetime
+    due_at: datetime | None
+    status: Status = Status.PENDING
+    epoch: int = 0
+    owner: str | None = None
+    claims: int = 0
+    events: list[EventRow] = field(default_factory=list)
+    inbox: list[Message] = field(default_factory=list)
+    dedupe_keys: set[str] = field(default_factory=set)
+
+    @property
+    def head(self) -> int:
+        return len(self.events)
+
+    @property
+    def inbox_seq(self) -> int:
+        return len(self.inbox)
+
+    @property
+    def instance(self) -> Instance:
+        """The row as the lists show it."""
+        request = self.request
+        return Instance(
+            request.saga_id,
+            request.name,
+            request.version,
+            request.fingerprint,
+            request.key,
+            self.status,
+            self.head,
+            self.epoch,
+            self.owner,
+            self.due_at,
+            request.correlation_id,
+            dict(request.tags),
+            self.created_at,
+            self.updated_at,
+        )
+
+
+@dataclass(slots=True)
+class WorkerRow:
+    """One worker's lease, and whether its connection still stands."""
+
+    lease_until: datetime
+    present: bool = True
+
+
+@dataclass(slots=True)
+class CursorRow:
+    """One relay's checkpoint and who may move it."""
+
+    position: int = 0
+    epoch: int = 0
+    owner: str | None = None
+    lease_until: datetime | None = None
+
+
+@dataclass(slots=True)
+class Tables:
+    """All rows. A worker that is not in `workers` has left, was retired, or never joined."""
+
+    clock: Clock
+    sagas: dict[str, SagaRow] = field(default_factory=dict)
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    workers: dict[str, WorkerRow] = field(default_factory=dict)
+    log: list[FeedEvent] = field(default_factory=list)
+    cursors: dict[str, CursorRow] = field(default_factory=dict)
+
+    def free(self, worker_id: str) -> int:
+        """Give back all that a worker holds, due at once; how many that were."""
+        held = [row for row in self.sagas.values() if row.owner == worker_id]
+        for row in held:
+            row.owner, row.due_at = None, self.clock.now()
+        return len(held)

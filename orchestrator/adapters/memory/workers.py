@@ -1,0 +1,156 @@
+"""The side of the workers: the log they append to, the work they claim, the list they are on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from orchestrator.adapters.memory.tables import AT_REST, SagaRow, Tables, WorkerRow
+from orchestrator.errors import OwnershipLostError
+from orchestrator.ports import Append, Claim, Definition, EventRow, FeedEvent, Owned, Retired
+
+
+class MemoryEventStore:
+    """The log, and the conditional append."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def append(self, batch: Sequence[Append]) -> Mapping[str, int]:
+        rows = self._tables.sagas
+        # Told before anything is written: one statement does not see its own changes.
+        fit = [append for append in batch if _fits(rows.get(append.saga_id), append)]
+        written: dict[str, int] = {}
+        for append in fit:
+            if append.saga_id not in written:
+                written[append.saga_id] = self._write(rows[append.saga_id], append)
+        return written
+
+    def _write(self, row: SagaRow, append: Append) -> int:
+        tables, request = self._tables, row.request
+        for event in append.events:
+            stored = replace(event, position=len(tables.log) + 1)
+            row.events.append(stored)
+            tables.log.append(
+                FeedEvent(stored, request.name, request.version, request.correlation_id)
+            )
+        row.status, row.due_at, row.owner = append.status, append.due_at, append.owner_after
+        row.claims, row.updated_at = 0, tables.clock.now()
+        return row.inbox_seq
+
+    async def read(self, saga_id: str, after: int = 0) -> list[EventRow]:
+        row = self._tables.sagas.get(saga_id)
+        return row.events[max(after, 0) :] if row is not None else []
+
+
+def _fits(row: SagaRow | None, append: Append) -> bool:
+    if row is None or (row.owner, row.epoch, row.head) != (
+        append.owner,
+        append.epoch,
+        append.head,
+    ):
+        return False
+    return not append.if_inbox or row.inbox_seq <= append.inbox_seen
+
+
+class MemoryWorkQueue:
+    """Claims, by due time."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def claim(self, owner: str, limit: int, definitions: Sequence[Definition]) -> list[Claim]:
+        if owner not in self._tables.workers:
+            raise OwnershipLostError(f"worker {owner} was retired; it must join anew")
+        now, wanted = self._tables.clock.now(), set(definitions)
+        due = [
+            (row.due_at, saga_id, row)
+            for saga_id, row in self._tables.sagas.items()
+            if row.owner is None
+            and row.due_at is not None
+            and row.due_at <= now
+            and row.status not in AT_REST
+            and (row.request.name, row.request.version) in wanted
+        ]
+        due.sort(key=lambda found: found[:2])
+        return [_take(row, owner) for _, _, row in due[: max(limit, 0)]]
+
+    async def reclaim(self, owner: str, saga_id: str, epoch: int) -> Claim | None:
+        row = self._tables.sagas.get(saga_id)
+        if row is None or (row.owner, row.epoch) != (owner, epoch):
+            return None
+        return _take(row, owner)
+
+    async def release(
+        self, owner: str, saga_ids: Sequence[str], delay: timedelta = timedelta(0)
+    ) -> None:
+        for saga_id in saga_ids:
+            row = self._tables.sagas.get(saga_id)
+            if row is not None and row.owner == owner:
+                row.owner, row.due_at = None, self._tables.clock.now() + delay
+
+    async def owned(self, owner: str) -> list[Owned]:
+        return [
+            Owned(saga_id, row.epoch, row.inbox_seq)
+            for saga_id, row in self._tables.sagas.items()
+            if row.owner == owner
+        ]
+
+
+def _take(row: SagaRow, owner: str) -> Claim:
+    row.owner, row.epoch, row.claims = owner, row.epoch + 1, row.claims + 1
+    request = row.request
+    return Claim(
+        request.saga_id,
+        request.name,
+        request.version,
+        request.fingerprint,
+        row.epoch,
+        row.head,
+        row.status,
+        row.inbox_seq,
+        row.claims,
+        row.created_at,
+        None if row.head else request.input,
+        request.context,
+    )
+
+
+class MemoryFleet:
+    """The list of workers, as one process sees it: its own presences end when it is cut off."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._joined: set[str] = set()
+
+    async def join(self, worker_id: str, label: str, ttl: timedelta) -> None:
+        self._tables.workers[worker_id] = WorkerRow(self._tables.clock.now() + ttl)
+        self._joined.add(worker_id)
+
+    async def renew(self, worker_id: str, ttl: timedelta) -> bool:
+        worker = self._tables.workers.get(worker_id)
+        if worker is None:
+            return False
+        worker.lease_until, worker.present = self._tables.clock.now() + ttl, True
+        return True
+
+    async def retire_dead(self) -> list[Retired]:
+        tables, now = self._tables, self._tables.clock.now()
+        dead = {
+            worker_id: "its connection is gone" if worker.lease_until > now else "its lease ran out"
+            for worker_id, worker in tables.workers.items()
+            if worker.lease_until <= now or not worker.present
+        }
+        for worker_id in dead:
+            del tables.workers[worker_id]
+        return [Retired(worker_id, why, tables.free(worker_id)) for worker_id, why in dead.items()]
+
+    async def leave(self, worker_id: str) -> None:
+        self._tables.workers.pop(worker_id, None)
+        self._tables.free(worker_id)
+
+    def cut(self) -> None:
+        """Lose the connection: every presence of this process is gone, its leases run on."""
+        for worker_id in self._joined & self._tables.workers.keys():
+            self._tables.workers[worker_id].present = False
