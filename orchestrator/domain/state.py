@@ -91,8 +91,8 @@ class NodeState:
     undo_since: datetime | None = None
 
     def child(self, segment: str) -> NodeState:
-        """The state of a child; one that nothing happened to is a blank, kept nowhere."""
-        return self.children.get(segment) or NodeState()
+        """The state of a child; one that nothing happened to is the blank, which nobody changes."""
+        return self.children.get(segment, _BLANK)
 
     def rearm(self) -> None:
         """Forget how the last attempt ended, so that the leaf below runs again."""
@@ -101,6 +101,9 @@ class NodeState:
         self.due_at = self.deadline = self.halted = None
         for child in self.children.values():
             child.rearm()
+
+
+_BLANK = NodeState()
 
 
 @dataclass(slots=True)

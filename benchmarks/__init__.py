@@ -1,0 +1,1 @@
+"""Benchmarks: rates beside the limits of the machine, taken in the same run."""

@@ -1,0 +1,5 @@
+"""`python -m orchestrator` is the command `saga`."""
+
+from orchestrator.faces.cli import main
+
+main()

@@ -1,0 +1,259 @@
+"""Settings turned into wired objects; the only module that knows both adapters and runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.adapters import embedded
+from orchestrator.adapters.codec import JsonCodec
+from orchestrator.adapters.kafka import KafkaSettings, open_publisher
+from orchestrator.adapters.postgres.migrate import upgrade
+from orchestrator.adapters.postgres.store import open_store
+from orchestrator.adapters.telemetry import SilentTelemetry
+from orchestrator.domain.saga import Saga
+from orchestrator.errors import InvalidInputError, NotFoundError
+from orchestrator.ports import Store, Telemetry
+from orchestrator.runtime.relay import Relay
+from orchestrator.runtime.service import Orchestrator
+from orchestrator.runtime.worker import Worker, WorkerSettings
+
+Resources = Mapping[type, object]
+OpenResources = Callable[[str], AbstractAsyncContextManager[Resources]]
+
+
+class Settings(BaseSettings):
+    """What the environment says, each variable with the prefix `SAGA_`."""
+
+    model_config = SettingsConfigDict(env_prefix="SAGA_", extra="ignore")
+
+    database_url: SecretStr | None = None
+    state_dir: Path | None = None
+    kafka_bootstrap_servers: str = ""
+    kafka_topic: str = "saga.events"
+    sagas: str = "sagas"
+    step_timeout: float = Field(default=600.0, gt=0)
+    slots: int = Field(default=500, ge=1)
+    lease_ttl: float = Field(default=30.0, gt=0)
+    grace: float = Field(default=30.0, ge=0)
+
+    def worker(self, *, watchdog: bool = False) -> WorkerSettings:
+        """The part that a worker goes by."""
+        return WorkerSettings(
+            slots=self.slots,
+            ttl=self.lease_ttl,
+            step_timeout=self.step_timeout,
+            grace=self.grace,
+            watchdog=watchdog,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the data is. `shown` has no password in it."""
+
+    dsn: str
+    shown: str
+    embedded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Sagas with what opens the resources of their steps."""
+
+    sagas: tuple[Saga[Any, Any], ...]
+    resources: tuple[OpenResources, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything wired for one process."""
+
+    settings: Settings
+    database: Database
+    store: Store
+    telemetry: Telemetry
+    orchestrator: Orchestrator
+    catalogue: Catalogue
+
+    @asynccontextmanager
+    async def worker(self, *, watchdog: bool = False) -> AsyncIterator[Worker]:
+        """A worker for all sagas at hand, with its resources open."""
+        async with AsyncExitStack() as stack:
+            resources: dict[type, object] = {}
+            for open_ in self.catalogue.resources:
+                resources.update(await stack.enter_async_context(open_(self.database.dsn)))
+            yield Worker(
+                self.store,
+                self.orchestrator.codec,
+                self.telemetry,
+                self.catalogue.sagas,
+                resources,
+                self.settings.worker(watchdog=watchdog),
+            )
+
+    def relay(self) -> Relay | None:
+        """A relay to the configured broker; None when none is configured."""
+        kafka = kafka_settings(self.settings)
+        if kafka is None:
+            return None
+        return Relay(
+            self.store.feed, self.store.hints, lambda: open_publisher(kafka), self.telemetry
+        )
+
+
+def kafka_settings(settings: Settings) -> KafkaSettings | None:
+    """How to reach the broker; None when no broker is configured."""
+    if not settings.kafka_bootstrap_servers:
+        return None
+    return KafkaSettings(
+        bootstrap_servers=settings.kafka_bootstrap_servers, topic=settings.kafka_topic
+    )
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The configured database, or an embedded Postgres that is started when none runs."""
+    if settings.database_url is not None:
+        dsn = settings.database_url.get_secret_value()
+        yield Database(_checked(dsn), redact(dsn), embedded=False)
+        return
+    state_dir = settings.state_dir or embedded.default_state_dir()
+    server = embedded.connect_or_start(state_dir)
+    try:
+        yield Database(server.dsn(), f"embedded PostgreSQL in {state_dir}", embedded=True)
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings | None = None,
+    catalogue: Catalogue | None = None,
+    *,
+    telemetry: Telemetry | None = None,
+) -> AsyncIterator[App]:
+    """Wire a process up. An embedded database is migrated by itself, a configured one is not."""
+    settings = settings or Settings()
+    catalogue = catalogue or Catalogue(())
+    telemetry = telemetry or SilentTelemetry()
+    async with open_database(settings) as database:
+        if database.embedded:
+            await asyncio.to_thread(upgrade, database.dsn)
+        async with open_store(database.dsn) as store:
+            orchestrator = Orchestrator(store, JsonCodec(), telemetry, catalogue.sagas)
+            try:
+                yield App(settings, database, store, telemetry, orchestrator, catalogue)
+            finally:
+                await orchestrator.close()
+
+
+@asynccontextmanager
+async def connect(
+    sagas: Sequence[Saga[Any, Any]] = (), *, database_url: str | None = None
+) -> AsyncIterator[Orchestrator]:
+    """An orchestrator to start sagas with and to ask about them.
+
+    The database is *database_url*, else `SAGA_DATABASE_URL`, else an embedded Postgres.
+    """
+    async with open_app(_settings(database_url), Catalogue(tuple(sagas))) as app:
+        yield app.orchestrator
+
+
+@asynccontextmanager
+async def work(
+    sagas: Sequence[Saga[Any, Any]],
+    resources: Resources | None = None,
+    *,
+    database_url: str | None = None,
+    settings: WorkerSettings | None = None,
+) -> AsyncIterator[Orchestrator]:
+    """A worker for *sagas* in this process for as long as the block lasts, and its orchestrator."""
+    async with open_app(_settings(database_url), Catalogue(tuple(sagas))) as app:
+        worker = Worker(
+            app.store,
+            app.orchestrator.codec,
+            app.telemetry,
+            sagas,
+            resources or {},
+            settings or app.settings.worker(),
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(worker.run(stop), name="worker")
+        try:
+            yield app.orchestrator
+        finally:
+            stop.set()
+            await task
+
+
+def load_catalogue(modules: Iterable[str]) -> Catalogue:
+    """The sagas of modules, named as in an import statement, looked for in this directory too.
+
+    A module offers its `SAGAS`, or all sagas at its top level; and, if it has one, its
+    `resources`: an async context manager that takes the database URL and yields a mapping from
+    type to resource.
+    """
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    sagas: dict[int, Saga[Any, Any]] = {}
+    opens: list[OpenResources] = []
+    for name in modules:
+        module = _import(name)
+        found = getattr(module, "SAGAS", None) or [
+            value for value in vars(module).values() if isinstance(value, Saga)
+        ]
+        if not found:
+            raise NotFoundError(
+                f"module {name!r} holds no saga; give it a SAGAS tuple or a Saga at its top level"
+            )
+        sagas.update((id(saga), saga) for saga in found)
+        if (open_ := getattr(module, "resources", None)) is not None and callable(open_):
+            opens.append(open_)
+    return Catalogue(tuple(sagas.values()), tuple(opens))
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise
+        raise NotFoundError(
+            f"there is no module {name!r}; name it as in an import statement, and run the command "
+            f"in the directory that holds it (this is {os.getcwd()})"
+        ) from error
+
+
+def redact(dsn: str) -> str:
+    """*dsn* as it may be shown: no password, no parameters."""
+    parts = urlsplit(dsn)
+    host = parts.hostname or "localhost"
+    port = f":{parts.port}" if parts.port else ""
+    user = f"{parts.username}@" if parts.username else ""
+    return f"{parts.scheme}://{user}{host}{port}{parts.path}"
+
+
+def _settings(database_url: str | None) -> Settings:
+    return Settings() if database_url is None else Settings(database_url=SecretStr(database_url))
+
+
+def _checked(dsn: str) -> str:
+    """*dsn* for asyncpg. Raises InvalidInputError when it is not one for Postgres."""
+    scheme, colon, rest = dsn.partition("://")
+    if not colon or scheme.split("+")[0] not in ("postgresql", "postgres"):
+        raise InvalidInputError(
+            "SAGA_DATABASE_URL must look like postgresql://user:password@host:5432/database"
+        )
+    return f"postgresql://{rest}"

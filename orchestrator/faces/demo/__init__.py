@@ -1,0 +1,5 @@
+"""The command `saga demo`."""
+
+from orchestrator.faces.demo.command import demo
+
+__all__ = ["demo"]

@@ -1,0 +1,406 @@
+"""Laws that hold for every tree and every world: random flows, outcomes, durations, crashes.
+
+`LAW_EXAMPLES` sets how many examples each law is tried with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.domain import events as ev
+from orchestrator.domain.decider import (
+    Command,
+    Compute,
+    Failed,
+    InDoubt,
+    Outcome,
+    RunCompensation,
+    RunStep,
+    Succeeded,
+    plan,
+)
+from orchestrator.domain.definition import (
+    Parallel,
+    Primitive,
+    Pure,
+    Retry,
+    Sequential,
+    Step,
+    Timeout,
+    step,
+)
+from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.saga import Saga
+from orchestrator.domain.state import TRANSITIONS, evolve, fold
+from tests.spec import BROKEN, DECLINED, SAGA_ID, START, UNKNOWN, Answer, Drive, name_of
+
+lawful = settings(
+    max_examples=int(os.environ.get("LAW_EXAMPLES", "500")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+LEAVES = 8
+OUTCOMES: dict[str, Outcome] = {
+    "succeeds": Succeeded(Json('"out"')),
+    "fails": Failed(BROKEN),
+    "is declined": Failed(DECLINED),
+    "is in doubt": InDoubt(UNKNOWN),
+}
+
+
+# ---------------------------------------------------------------------------- random flows
+
+
+async def act(value: Any, ctx: Any) -> Any:
+    return value
+
+
+async def take_back(done: Any, ctx: Any) -> None:
+    return None
+
+
+def leaf(name: str, kind: str) -> Primitive[Any, Any]:
+    if kind == "pure":
+        return Pure(name, str, Any, Any)
+    made: Step[Any, Any] = step(name=name, once="once" in kind)(act)
+    if "undo" in kind:
+        made.compensation(retries=2)(take_back)
+    if "doubt" in kind:
+        made.compensation_on_doubt(retries=2)(take_back)
+    return made
+
+
+def build(shape: Any, names: Iterator[str]) -> Primitive[Any, Any]:
+    match shape:
+        case ("seq", parts):
+            return Sequential(tuple(build(part, names) for part in parts))
+        case ("par", parts):
+            return Parallel(tuple(build(part, names) for part in parts))
+        case ("retry", part, retries, on):
+            return Retry(build(part, names), retries, on=on)
+        case ("timeout", part, after):
+            return Timeout(build(part, names), after)
+        case kind:
+            return leaf(next(names), kind)
+
+
+KINDS = ["step", "undo", "undo", "doubt", "undo doubt", "pure"]
+
+
+def shapes(*, timeouts: bool, once: bool) -> st.SearchStrategy[Any]:
+    def wider(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        on = st.sampled_from([(), (), (RuntimeError,), (TimeoutError,)])
+        options = [
+            st.tuples(st.just("seq"), st.lists(inner, min_size=1, max_size=4)),
+            st.tuples(st.just("par"), st.lists(inner, min_size=2, max_size=3)),
+            st.tuples(st.just("retry"), inner, st.integers(0, 2), on),
+        ]
+        if timeouts:
+            options.append(st.tuples(st.just("timeout"), inner, st.integers(1, 20)))
+        return st.one_of(options)
+
+    kinds = [*KINDS, "undo once"] if once else KINDS
+    return st.recursive(st.sampled_from(kinds), wider, max_leaves=LEAVES)
+
+
+@st.composite
+def sagas(draw: st.DrawFn, *, timeouts: bool = True, once: bool = True) -> Saga[Any, Any]:
+    body = build(
+        draw(shapes(timeouts=timeouts, once=once)), (f"n{number}" for number in range(1_000))
+    )
+    return Saga("law", 1, body)
+
+
+# ---------------------------------------------------------------------------- random worlds
+
+
+@dataclass(frozen=True)
+class World:
+    """Answers depend on the place and the attempt only, as those of an idempotent service do."""
+
+    forward: dict[str, list[str]]
+    undo: dict[str, list[str]]
+    takes: dict[str, int]
+
+    def __call__(self, command: Command) -> Answer:
+        name = name_of(command)
+        if isinstance(command, RunCompensation):
+            return OUTCOMES[_nth(self.undo, name, command.attempt)], timedelta(0)
+        attempt = 1 if isinstance(command, Compute) else command.attempt
+        outcome = OUTCOMES[_nth(self.forward, name, attempt + _repeats(command.path))]
+        if isinstance(command, Compute):
+            return (Failed(DECLINED) if isinstance(outcome, Failed) else Succeeded()), timedelta(0)
+        return outcome, timedelta(seconds=self.takes.get(name, 0))
+
+
+def _nth(script: dict[str, list[str]], name: str, attempt: int) -> str:
+    listed = script.get(name, [])
+    return listed[attempt - 1] if attempt <= len(listed) else "succeeds"
+
+
+def _repeats(path: str) -> int:
+    return sum(int(part.partition("@")[2] or 1) - 1 for part in path.split("/"))
+
+
+def _script(words: list[str]) -> st.SearchStrategy[dict[str, list[str]]]:
+    names = st.sampled_from([f"n{number}" for number in range(LEAVES)])
+    return st.dictionaries(names, st.lists(st.sampled_from(words), max_size=4), max_size=LEAVES)
+
+
+durations = st.dictionaries(
+    st.sampled_from([f"n{number}" for number in range(LEAVES)]), st.integers(0, 25)
+)
+worlds = st.builds(World, _script(list(OUTCOMES)), _script(list(OUTCOMES)), durations)
+cancels = st.one_of(st.none(), st.floats(0, 40))
+
+
+def drive(saga: Saga[Any, Any], world: World, cancel: float | None = None) -> Drive:
+    made = Drive(saga, world)
+    if cancel is not None:
+        made.cancel_at = START + timedelta(seconds=cancel)
+    return made
+
+
+# ---------------------------------------------------------------------------- reading a history
+
+
+def undoable(saga: Saga[Any, Any], history: list[Event]) -> list[str]:
+    """The paths that must be undone if the saga goes back, oldest first, as plainly as can be."""
+    places: dict[str, str] = {}
+    for event in history:
+        if isinstance(event, ev.StepSucceeded):
+            places.pop(event.node, None)
+            if saga.steps[event.step].undo_of_completed:
+                places[event.node] = event.step
+        elif isinstance(event, ev.StepInDoubt) and saga.steps[event.step].undo_attempted:
+            places.setdefault(event.node, event.step)
+    return list(places)
+
+
+def undone(history: list[Event]) -> list[str]:
+    return [event.node for event in history if isinstance(event, ev.StepCompensated)]
+
+
+# ---------------------------------------------------------------------------- the laws
+
+
+@lawful
+@given(sagas(), worlds, cancels)
+def test_a_run_always_ends(saga: Saga[Any, Any], world: World, cancel: float | None) -> None:
+    run = drive(saga, world, cancel).run()
+    assert run.state.status in ("completed", "compensated", "stuck")
+
+
+@lawful
+@given(sagas(), worlds, cancels)
+def test_every_decided_event_is_legal_and_a_terminal_event_is_last(
+    saga: Saga[Any, Any], world: World, cancel: float | None
+) -> None:
+    run = drive(saga, world, cancel).run()
+    status = Status.PENDING
+    for event in run.history:
+        status = TRANSITIONS[status][type(event)]
+    ends = (ev.SagaCompleted, ev.SagaCompensated, ev.SagaStuck)
+    assert [i for i, e in enumerate(run.history) if isinstance(e, ends)] == [len(run.history) - 1]
+
+
+@lawful
+@given(sagas(), worlds, cancels, st.data())
+def test_folding_a_prefix_and_then_the_rest_is_folding_all(
+    saga: Saga[Any, Any], world: World, cancel: float | None, data: st.DataObject
+) -> None:
+    run = drive(saga, world, cancel).run()
+    cut = data.draw(st.integers(0, len(run.history)))
+    state = fold(SAGA_ID, run.history[:cut])
+    for event in run.history[cut:]:
+        evolve(state, event)
+    assert state == fold(SAGA_ID, run.history) == run.state
+
+
+@lawful
+@given(sagas(), worlds, cancels)
+def test_a_plan_after_a_crash_is_the_plan_without_one(
+    saga: Saga[Any, Any], world: World, cancel: float | None
+) -> None:
+    run = drive(saga, world, cancel)
+    while not run.over:
+        again = fold(SAGA_ID, run.history)
+        assert plan(saga, again, run.now) == plan(saga, run.state, run.now)
+        assert again == run.state
+        run.turn()
+
+
+@lawful
+@given(sagas(), worlds, cancels)
+def test_a_live_instance_always_has_something_to_do_or_to_wait_for(
+    saga: Saga[Any, Any], world: World, cancel: float | None
+) -> None:
+    run = drive(saga, world, cancel)
+    while not run.over:
+        next_ = plan(saga, run.state, run.now)
+        assert next_.decisions or next_.commands or next_.wake_at is not None
+        assert next_.wake_at is None or next_.wake_at > run.now
+        run.turn()
+
+
+@lawful
+@given(sagas(), worlds, cancels)
+def test_compensated_means_that_all_that_may_have_happened_was_undone_exactly_once(
+    saga: Saga[Any, Any], world: World, cancel: float | None
+) -> None:
+    run = drive(saga, world, cancel).run()
+    assume(run.state.status == "compensated")
+    assert Counter(undone(run.history)) == Counter(undoable(saga, run.history))
+
+
+@lawful
+@given(sagas(), worlds, cancels)
+def test_undo_is_in_reverse_order_of_completion(
+    saga: Saga[Any, Any], world: World, cancel: float | None
+) -> None:
+    run = drive(saga, world, cancel).run()
+    going_back = False
+    for index, event in enumerate(run.history):
+        going_back = going_back or isinstance(event, ev.CompensationStarted)
+        if not isinstance(event, ev.StepCompensated):
+            continue
+        before = run.history[:index]
+        open_ = [p for p in undoable(saga, before) if p not in undone(before)]
+        if going_back:
+            assert open_[-1] == event.node
+        else:
+            # A scope that failed: nothing younger is left below some place above this one.
+            younger = open_[open_.index(event.node) + 1 :]
+            assert any(
+                not any(p.startswith(f"{scope}/") for p in younger) for scope in _above(event.node)
+            )
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+@lawful
+@given(sagas(), worlds)
+def test_completed_means_that_only_scopes_that_ran_again_were_undone(
+    saga: Saga[Any, Any], world: World
+) -> None:
+    run = drive(saga, world).run()
+    assume(run.state.status == "completed")
+    again = [e.node for e in run.history if isinstance(e, ev.RetryScheduled)]
+    for path in undone(run.history):
+        assert any(path.startswith(f"{node}/") for node in again)
+    left = [p for p in undoable(saga, run.history) if p not in undone(run.history)]
+    settled = {e.node for e in run.history if isinstance(e, ev.StepSucceeded)}
+    assert set(left) <= settled
+
+
+@lawful
+@given(sagas(), worlds, cancels)
+def test_no_path_succeeds_twice_or_runs_after_it_was_undone(
+    saga: Saga[Any, Any], world: World, cancel: float | None
+) -> None:
+    run = drive(saga, world, cancel).run()
+    succeeded = Counter(e.node for e in run.history if isinstance(e, ev.StepSucceeded))
+    assert all(count == 1 for count in succeeded.values())
+    gone: set[str] = set()
+    for event in run.history:
+        if isinstance(event, ev.StepCompensated):
+            gone.add(event.node)
+        elif isinstance(event, ev.StepSucceeded | ev.StepFailed | ev.StepInDoubt):
+            assert event.node not in gone
+
+
+@lawful
+@given(sagas(), worlds, cancels)
+def test_no_forward_step_begins_after_the_saga_turned_round(
+    saga: Saga[Any, Any], world: World, cancel: float | None
+) -> None:
+    run = drive(saga, world, cancel)
+    while not run.over:
+        begun, turned = len(run.begun), run.state.cancel is not None
+        run.turn()
+        if turned:
+            assert not any(isinstance(c, RunStep) for c in run.begun[begun:])
+
+
+@lawful
+@given(sagas(timeouts=False), worlds, durations)
+def test_any_order_in_which_outcomes_arrive_ends_in_the_same_status(
+    saga: Saga[Any, Any], world: World, other: dict[str, int]
+) -> None:
+    one = drive(saga, world).run()
+    two = drive(saga, World(world.forward, world.undo, other)).run()
+    assert one.state.status == two.state.status
+    assert one.state.result == two.state.result
+
+
+@lawful
+@given(sagas(timeouts=False, once=False), worlds, st.integers(0, 60))
+def test_a_crash_at_any_moment_leads_to_the_same_end(
+    saga: Saga[Any, Any], world: World, turns: int
+) -> None:
+    plain = drive(saga, world).run()
+    run = drive(saga, world)
+    for _ in range(turns):
+        if run.over:
+            break
+        run.turn()
+    assume(not run.over)
+    run.crash()
+    run.run()
+    assert run.state.status == plain.state.status
+    assert run.state.result == plain.state.result
+
+
+@lawful
+@given(sagas(), worlds, st.integers(0, 60), st.integers(0, 30))
+def test_what_ran_when_an_owner_died_is_suspected_by_the_next(
+    saga: Saga[Any, Any], world: World, turns: int, away: int
+) -> None:
+    run = drive(saga, world)
+    for _ in range(turns):
+        if run.over:
+            break
+        run.turn()
+    before = set(run.under_way)
+    run.now += timedelta(seconds=away)
+    run.crash()
+    assert before <= set(run.under_way)
+
+
+@lawful
+@given(sagas(), worlds, st.integers(0, 60), st.integers(0, 30))
+def test_a_cancel_that_a_crash_came_before_undoes_all_that_may_have_happened(
+    saga: Saga[Any, Any], world: World, turns: int, away: int
+) -> None:
+    run = drive(saga, world)
+    for _ in range(turns):
+        if run.over:
+            break
+        run.turn()
+    assume(not run.over)
+    run.now += timedelta(seconds=away)
+    run.crash()
+    run.cancel()
+    run.run()
+    assert run.state.status in ("compensated", "stuck")
+    assume(run.state.status == "compensated")
+    may_have_happened = {
+        command.path
+        for command in run.begun
+        if isinstance(command, RunStep)
+        and not isinstance(world(command)[0], Failed)
+        and command.step.undo_of_completed
+    }
+    assert may_have_happened <= set(undone(run.history))
