@@ -8,7 +8,6 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,8 +15,8 @@ from rich.table import Table
 from benchmarks import limits, workloads
 from benchmarks.flows import three_steps, two_undone
 from orchestrator import Status
-from orchestrator.bootstrap import Settings, open_database
 from orchestrator.adapters.postgres.migrate import upgrade
+from orchestrator.bootstrap import Settings, open_database
 
 
 async def measure(dsn: str, count: int, slots: int) -> dict[str, float]:

@@ -7,7 +7,12 @@ import os
 from alembic import context
 from sqlalchemy import Connection
 
-from orchestrator.adapters.postgres.migrate import VERSION_TABLE, is_ours, on_database
+from orchestrator.adapters.postgres.migrate import (
+    VERSION_TABLE,
+    is_ours,
+    on_database,
+    same_default,
+)
 from orchestrator.adapters.postgres.tables import metadata
 
 
@@ -17,7 +22,7 @@ def migrate(connection: Connection) -> None:
         target_metadata=metadata,
         version_table=VERSION_TABLE,
         include_name=is_ours,
-        compare_server_default=True,
+        compare_server_default=same_default,
     )
     with context.begin_transaction():
         context.run_migrations()

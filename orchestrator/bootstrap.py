@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -219,7 +218,8 @@ def load_catalogue(modules: Iterable[str]) -> Catalogue:
                 f"module {name!r} holds no saga; give it a SAGAS tuple or a Saga at its top level"
             )
         sagas.update((id(saga), saga) for saga in found)
-        if (open_ := getattr(module, "resources", None)) is not None and callable(open_):
+        open_: OpenResources | None = getattr(module, "resources", None)
+        if callable(open_):
             opens.append(open_)
     return Catalogue(tuple(sagas.values()), tuple(opens))
 
@@ -232,7 +232,7 @@ def _import(name: str) -> Any:
             raise
         raise NotFoundError(
             f"there is no module {name!r}; name it as in an import statement, and run the command "
-            f"in the directory that holds it (this is {os.getcwd()})"
+            f"in the directory that holds it (this is {Path.cwd()})"
         ) from error
 
 

@@ -107,9 +107,7 @@ class Owned:
 
 
 class WorkQueue(Protocol):
-    async def claim(
-        self, owner: str, limit: int, definitions: Sequence[Definition]
-    ) -> list[Claim]:
+    async def claim(self, owner: str, limit: int, definitions: Sequence[Definition]) -> list[Claim]:
         """Take up to *limit* instances that are due and unowned, raising each one's epoch.
 
         `claims` counts the claims since the owner last appended, this one included (an append
@@ -411,7 +409,9 @@ class Codec(Protocol):
 class Telemetry(Protocol):
     """Told of facts after they are durable; never in the way of them."""
 
-    def recorded(self, saga_name: str, saga_id: str, events: Iterable[Event], meta: str) -> None: ...
+    def recorded(
+        self, saga_name: str, saga_id: str, events: Iterable[Event], meta: str
+    ) -> None: ...
 
     def attempted(self, saga_name: str, step: str, outcome: str, seconds: float) -> None: ...
 

@@ -5,7 +5,6 @@ Apache Kafka comes from Maven Central into a cache folder once, and runs as one 
 
 from __future__ import annotations
 
-import base64
 import ctypes
 import importlib.util
 import os
@@ -17,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 KAFKA = "4.1.1"
+CLUSTER = "MkU3OEVBNTcwNTJENDM2Qk"
 JAVA = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -141,8 +140,7 @@ def _apache_kafka(jars: Path) -> Iterator[Broker]:
         settings = PROPERTIES.format(port=port, controller=controller, logs=folder / "logs")
         (folder / "server.properties").write_text(settings, "utf-8")
         java = [*JAVA, "-cp", f"{jars}/*"]
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]
-        storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties"]
+        storage = ["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties"]
         done = _run([*java, *storage], folder, 60)
         assert done.returncode == 0, done.stdout
         command = [*java, "kafka.Kafka", "server.properties"]

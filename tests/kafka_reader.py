@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,26 @@ def read_topic(servers: str, topic: str, *, within: float = 30) -> list[Read]:
         consumer.close()
 
 
+_LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+
+
+def _end(consumer: Consumer, partition: TopicPartition, until: float) -> int:
+    """Where *partition* ends. A topic made a moment ago may still be without leaders."""
+    while True:
+        try:
+            _, end = consumer.get_watermark_offsets(partition, timeout=10)
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() > until:
+                raise
+            consumer.poll(0.05)
+        else:
+            return int(end)
+
+
 def _read(consumer: Consumer, topic: str, until: float) -> list[Read]:
     ends = {}
     for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-        begin, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-        if end > begin:
+        if end := _end(consumer, TopicPartition(topic, partition), until):
             ends[partition] = end
     consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
     found: list[Read] = []

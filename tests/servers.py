@@ -7,7 +7,6 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ FAST_UNSAFE = {
     "max_wal_size": "256MB",
 }
 ROOM = 2**30
+PREFIX = "saga-test-"
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 
 
@@ -50,12 +50,24 @@ def open_dir(*, durable: bool = False) -> Iterator[Path]:
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
     base = memory if roomy and not durable else Path("/var/tmp")
-    path = Path(tempfile.mkdtemp(prefix="saga-test-", dir=base))
+    _sweep(base)
+    path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
     path.chmod(0o755)
     try:
         yield path
     finally:
         shutil.rmtree(path)
+
+
+def _sweep(base: Path) -> None:
+    """Remove what a killed session left: memory, where the directory is in memory."""
+    for path in base.glob(f"{PREFIX}*-*"):
+        try:
+            os.kill(int(path.name.removeprefix(PREFIX).split("-")[0]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)  # another session may sweep as well
+        except PermissionError:
+            continue  # alive, and somebody else's
 
 
 @contextmanager
@@ -94,11 +106,10 @@ class DurableServer:
 
 
 def migrate(dsn: str) -> None:
-    """Bring the schema to its head. In a thread: a fixture may run inside an event loop."""
+    """Bring the schema to its head."""
     from orchestrator.adapters.postgres.migrate import upgrade
 
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(upgrade, dsn).result()
+    upgrade(dsn)
 
 
 def load_schema(

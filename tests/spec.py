@@ -17,6 +17,7 @@ from orchestrator.domain.decider import (
     Failed,
     InDoubt,
     Outcome,
+    Plan,
     RunCompensation,
     RunStep,
     Succeeded,
@@ -97,14 +98,22 @@ class Drive:
         if self.cancel_at is not None and self.cancel_at <= self.now:
             self.cancel_at = None
             self.cancel()
+        next_ = self._begin_all()
+        if not next_.decisions:
+            self._pass_time(next_.wake_at)
+
+    def work(self) -> None:
+        """Record what is decided and begin what is planned, but let no time pass."""
+        while not self.over and self._begin_all().decisions:
+            pass
+
+    def _begin_all(self) -> Plan:
         next_ = plan(self.saga, self.state, self.now)
-        if next_.decisions:
-            for event in next_.decisions:
-                self.note(self._as_recorded(event))
-            return
+        for event in next_.decisions:
+            self.note(self._as_recorded(event))
         for command in next_.commands:
             self._begin(command)
-        self._pass_time(next_.wake_at)
+        return next_
 
     def cancel(self, reason: str = "changed my mind") -> None:
         seq = self.state.inbox_seen + 1

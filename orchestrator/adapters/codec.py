@@ -1,31 +1,25 @@
-"""Values ⇄ JSON text by pydantic, events ⇄ rows with payloads carried byte for byte."""
+"""Values ⇄ JSON text by pydantic, checked by reading it back; events ⇄ rows (codec_events)."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic import ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError, SchemaError
 
-from orchestrator.domain.events import EVENT_TYPES, Event, Failure, Json
-from orchestrator.errors import (
-    HistoryError,
-    InvalidInputError,
-    PayloadTooLargeError,
-    UnrecordableError,
-)
+from orchestrator.adapters.codec_events import read_event, write_event
+from orchestrator.adapters.codec_forms import Form, form_of, spell
+from orchestrator.adapters.codec_values import canonical, differing, infinite, unwritable
+from orchestrator.domain.events import Event, Json
+from orchestrator.errors import InvalidInputError, PayloadTooLargeError, UnrecordableError
 from orchestrator.ports import EventRow
 
 PAYLOAD_LIMIT = 1024 * 1024
-_PAYLOADS = frozenset({"input", "output"})
-_COLUMNS = frozenset({"node", "attempt"})
+_PROBLEMS = 50
+_TOO_DEEP = ("recursion limit", "serialization depth", "Circular reference")
+_ADVICE = "annotate what is meant, and return JSON values or a pydantic model"
 
 
 class JsonCodec:
@@ -35,171 +29,138 @@ class JsonCodec:
         self._limit = limit
 
     def encode(self, value: Any, annotation: Any) -> Json:
-        """JSON text of *value*, after it was read back once and gave the same text.
+        """JSON text that was read back once; equal values give equal text.
 
         Raises UnrecordableError for what JSON cannot hold, PayloadTooLargeError over the limit.
         """
-        adapter = _adapter(annotation)
+        form = self._form(annotation)
         try:
-            written = adapter.dump_json(value, warnings="error")
-            again = adapter.dump_json(adapter.validate_json(written), warnings="error")
-        except (PydanticSerializationError, ValidationError, ValueError, RecursionError) as error:
+            written = self._written(value, form)
+        except (UnrecordableError, InvalidInputError):
+            raise
+        except Exception as error:
+            # Whatever it is: validators and serializers are user code.
             raise UnrecordableError(
-                f"a {type(value).__name__} cannot be recorded as {_spell(annotation)}: "
-                f"{_first_line(error)}; return what its annotation says, made of JSON values"
+                f"a {type(value).__name__} cannot be recorded as {spell(annotation)}: "
+                f"{_why(value, error)}; {_ADVICE}"
             ) from error
-        if again != written or (b"null" in written and _loses_a_number(value)):
+        return Json(written.decode())
+
+    def decode(self, text: Json, annotation: Any) -> Any:
+        """The value in *text*, validated. InvalidInputError has a line for each problem."""
+        try:
+            return form_of(annotation).read(text, by_alias=True, by_name=True)
+        except Exception as error:
+            problems = _problems(error)
+            raise InvalidInputError(
+                f"not a valid {spell(annotation)}: {'; '.join(problems)}", problems
+            ) from error
+
+    def encode_event(self, event: Event) -> tuple[str, str, int, str]:
+        """type, node, attempt, data: the columns of a row, payloads embedded as they are."""
+        return write_event(event)
+
+    def decode_event(self, row: EventRow) -> Event:
+        """The fact in *row*. HistoryError for a type or a form that this code does not know."""
+        return read_event(row)
+
+    def _form(self, annotation: Any) -> Form:
+        try:
+            return form_of(annotation)
+        except (PydanticUserError, SchemaError) as error:
             raise UnrecordableError(
-                f"a {type(value).__name__} changes when it is recorded as {_spell(annotation)} and "
-                "read back; use types that JSON can hold (no NaN, no infinity, no keys but text)"
-            )
+                f"{spell(annotation)} is not a type that can be written as JSON; "
+                "use JSON types, dataclasses or pydantic models"
+            ) from error
+
+    def _written(self, value: Any, form: Form) -> bytes:
+        if form.plain and (quick := _plain(value, form)) is not None:
+            return self._within(quick)
+        written = self._within(form.write(value))
+        again = form.read(written, by_alias=True, by_name=True)
+        if form.loose:
+            return self._settled(value, form, written)
+        if type(again) is not type(value):
+            form.write_strictly(value)
+        if form.write(again) != written:
+            form.write_strictly(value)
+            raise _changes(value, form)
+        _check_rest(value, again, form, written)
+        return written
+
+    def _settled(self, value: Any, form: Form, written: bytes) -> bytes:
+        """The one text for a value whose parts may come in any order, or be of any type."""
+        settled = self._within(canonical(written, value))
+        again = form.read(settled, by_alias=True, by_name=True)
+        if canonical(form.write(again), again) != settled:
+            form.write_strictly(value)
+            raise _changes(value, form)
+        _check_rest(value, again, form, settled)
+        if (place := differing(value, again)) is not None:
+            raise _changes(value, form, place)
+        return settled
+
+    def _within(self, written: bytes) -> bytes:
         if len(written) > self._limit:
             raise PayloadTooLargeError(
                 f"a payload of {len(written):,} bytes is over the limit of {self._limit:,}; "
                 "keep large data elsewhere and record where it is"
             )
-        return Json(written.decode())
-
-    def decode(self, text: Json, annotation: Any) -> Any:
-        """The value in *text*, validated. InvalidInputError lists what is wrong, field by field."""
-        try:
-            return _adapter(annotation).validate_json(text)
-        except ValidationError as error:
-            problems = [
-                f"{'.'.join(map(str, e['loc'])) or 'input'}: {e['msg']}"
-                for e in error.errors(include_url=False, include_context=False)
-            ]
-            raise InvalidInputError(
-                f"not a valid {_spell(annotation)}: {'; '.join(problems)}", problems
-            ) from error
-
-    def encode_event(self, event: Event) -> tuple[str, str, int, str]:
-        """type, node, attempt, data: the columns of a row, payloads embedded as they are."""
-        shape = _SHAPES[type(event)]
-        parts: list[str] = []
-        for name, default, write in shape.fields:
-            value = getattr(event, name)
-            if value is not None and value != default:
-                parts.append(f'"{name}":{write(value)}')
-        node = event.node if shape.has_node else ""  # type: ignore[union-attr]  # told by the shape
-        attempt = event.attempt if shape.has_attempt else 0  # type: ignore[union-attr]  # as above
-        return type(event).__name__, node, attempt, f"{{{','.join(parts)}}}"
-
-    def decode_event(self, row: EventRow) -> Event:
-        """The fact in *row*. HistoryError for a type or a form that this code does not know."""
-        kind = EVENT_TYPES.get(row.type)
-        if kind is None:
-            raise HistoryError(
-                f"saga {row.saga_id}: event {row.version} is a {row.type!r}, which this version "
-                "does not know; run a version that does"
-            )
-        shape = _SHAPES[kind]
-        try:
-            raw = msgspec.json.decode(row.data, type=dict[str, msgspec.Raw])
-            given: dict[str, Any] = {
-                name: read(bytes(raw[name])) for name, read in shape.readers if name in raw
-            }
-            if shape.has_node:
-                given["node"] = row.node
-            if shape.has_attempt:
-                given["attempt"] = row.attempt
-            return kind(**given)
-        except (msgspec.MsgspecError, TypeError, ValueError, KeyError) as error:
-            raise HistoryError(
-                f"saga {row.saga_id}: event {row.version} ({row.type}) cannot be read: {error}"
-            ) from error
+        return written
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Shape:
-    """How one kind of event is written and read, worked out once."""
+def _plain(value: Any, form: Form) -> bytes | None:
+    """The text of a value made of JSON types alone; None where more care is needed."""
+    try:
+        written = msgspec.json.encode(value, order="sorted")
+        again = form.read(written, by_alias=True, by_name=True)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        # Not an end: pydantic writes more than these, or says better what is wrong.
+        return None
+    return written if again == value else None
 
-    fields: tuple[tuple[str, Any, Callable[[Any], str]], ...]
-    readers: tuple[tuple[str, Callable[[bytes], Any]], ...]
-    has_node: bool
-    has_attempt: bool
+
+def _check_rest(value: Any, again: Any, form: Form, written: bytes) -> None:
+    """What equal text does not show: numbers that became null, secrets that became stars."""
+    if form.may_hold_floats and b"null" in written and (place := infinite(value)) is not None:
+        raise UnrecordableError(
+            f"{place} is not a finite number, which JSON cannot hold; record None or text instead"
+        )
+    if b"**********" in written and again != value:
+        raise UnrecordableError(
+            f"a {type(value).__name__} holds a secret, which is masked when it is written; "
+            "record where the secret is kept, not the secret"
+        )
+    if b"NaN" in written or b"Infinity" in written:
+        # Raises for the words themselves; inside of text they are as good as any.
+        msgspec.json.decode(written)
 
 
-def _shape(kind: type[Any]) -> _Shape:
-    names = {f.name: f for f in dataclasses.fields(kind)}
-    own = [f for name, f in names.items() if name not in _COLUMNS]
-    return _Shape(
-        tuple((f.name, f.default, _writer(f)) for f in own),
-        tuple((f.name, _reader(f)) for f in own),
-        "node" in names,
-        "attempt" in names,
+def _changes(value: Any, form: Form, place: str = "") -> UnrecordableError:
+    where = f" at {place}" if place else ""
+    return UnrecordableError(
+        f"a {type(value).__name__} changes{where} when it is recorded as {form.name} and read "
+        f"back; {_ADVICE}"
     )
 
 
-def _writer(field: dataclasses.Field[Any]) -> Callable[[Any], str]:
-    return str if field.name in _PAYLOADS else _dump
+def _why(value: Any, error: Exception) -> str:
+    if isinstance(error, RecursionError) or any(word in str(error) for word in _TOO_DEEP):
+        return "it is nested too deeply (about 200 levels can be recorded) or holds itself"
+    if isinstance(error, ValidationError):
+        return f"what was written cannot be read back: {'; '.join(_problems(error))}"
+    if (found := unwritable(value)) is not None:
+        return found
+    if isinstance(error, PydanticSerializationError):
+        return "; ".join(line.strip() for line in str(error).splitlines()[:3])
+    return f"{type(error).__name__}: {error}"
 
 
-def _reader(field: dataclasses.Field[Any]) -> Callable[[bytes], Any]:
-    if field.name in _PAYLOADS:
-        return lambda raw: Json(raw.decode())
-    annotation = str(field.type)
-    if "datetime" in annotation:
-        return lambda raw: msgspec.json.decode(raw, type=datetime)
-    if "Failure" in annotation:
-        return lambda raw: msgspec.json.decode(raw, type=Failure)
-    if annotation.startswith("tuple"):
-        return lambda raw: msgspec.json.decode(raw, type=tuple[str, ...])
-    return msgspec.json.decode
-
-
-def _dump(value: Any) -> str:
-    if isinstance(value, str):
-        # Text of a user's error may hold what UTF-8 cannot: it is escaped, never refused.
-        return json.dumps(value)
-    if isinstance(value, datetime):
-        return f'"{value.astimezone(UTC).isoformat()}"'
-    if isinstance(value, Failure):
-        return json.dumps(_plain(value), separators=(",", ":"))
-    if isinstance(value, Mapping):
-        return json.dumps(dict(value), separators=(",", ":"))
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _plain(failure: Failure) -> dict[str, Any]:
-    plain: dict[str, Any] = {"type": failure.type, "message": failure.message}
-    if failure.kinds:
-        plain["kinds"] = failure.kinds
-    if failure.permanent:
-        plain["permanent"] = True
-    if failure.retry_after is not None:
-        plain["retry_after"] = failure.retry_after
-    if failure.causes:
-        plain["causes"] = [_plain(cause) for cause in failure.causes]
-    return plain
-
-
-_SHAPES = {kind: _shape(kind) for kind in EVENT_TYPES.values()}
-
-
-@lru_cache(maxsize=4096)
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
-
-
-def _loses_a_number(value: Any, depth: int = 0) -> bool:
-    """Whether *value* holds a NaN or an infinity, which pydantic writes as null."""
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if depth > 200:
-        return False
-    if isinstance(value, Mapping):
-        return any(_loses_a_number(item, depth + 1) for item in value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(_loses_a_number(item, depth + 1) for item in value)
-    if hasattr(value, "__dict__"):
-        return any(_loses_a_number(item, depth + 1) for item in vars(value).values())
-    return False
-
-
-def _spell(annotation: Any) -> str:
-    return getattr(annotation, "__name__", None) or str(annotation).replace("typing.", "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _problems(error: Exception) -> list[str]:
+    if not isinstance(error, ValidationError):
+        return [f"input: {type(error).__name__}: {error}"]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{'.'.join(map(str, one['loc'])) or 'input'}: {one['msg']}" for one in found]
+    if len(lines) > _PROBLEMS:
+        lines[_PROBLEMS:] = [f"and {len(lines) - _PROBLEMS} more"]
+    return lines

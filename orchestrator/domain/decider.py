@@ -309,10 +309,10 @@ class _Run:
             or not _matches(failure, retry.on)
         ):
             return progress
-        return Plan((self._retry_event(place, retry, scope, failure),))
+        return Plan((self._retry_event(place, retry, failure, scope=scope),))
 
     def _retry_event(
-        self, place: _Place, retry: Retry[Any, Any], scope: bool, failure: Failure
+        self, place: _Place, retry: Retry[Any, Any], failure: Failure, *, scope: bool
     ) -> Event:
         retries = place.state.retries + 1
         delay = retry.backoff.delay(retries, f"{self.state.saga_id}/{place.path}")

@@ -190,11 +190,7 @@ class Engine:
             if not next_.decisions:
                 return next_
             for event in next_.decisions:
-                if isinstance(event, ev.DeadlinePassed):
-                    # A step that surely has not begun must not be left in doubt.
-                    running = tuple(path for path in event.running if path in run.under_way)
-                    event = replace(event, running=running)
-                self._note(run, event)
+                self._note(run, _only_begun(run, event))
 
     def _start(self, run: Running, next_: Plan) -> None:
         if next_.commands and not self._may_act():
@@ -395,6 +391,13 @@ class Engine:
 def _is_clean(claim: Claim) -> bool:
     """Whether no earlier owner can have left a step under way: first claim, or first after a park."""
     return claim.claims <= 1 and claim.status in (Status.PENDING, Status.WAITING)
+
+
+def _only_begun(run: Running, event: Event) -> Event:
+    """A deadline leaves in doubt what may have begun; what surely has not is merely not begun."""
+    if not isinstance(event, ev.DeadlinePassed):
+        return event
+    return replace(event, running=tuple(path for path in event.running if path in run.under_way))
 
 
 def _meta(context: Mapping[str, Any]) -> str:

@@ -31,6 +31,10 @@ from orchestrator.ports import Clock, Codec, Telemetry
 
 log = logging.getLogger(__name__)
 
+_TICK = 0.1
+_EXACT_BELOW = 2.0
+"""Limits below this many seconds have a timer of their own."""
+
 Report = Callable[[Command, Outcome], None]
 
 
@@ -61,6 +65,8 @@ class Executor:
         self._telemetry = telemetry
         self._step_timeout = step_timeout
         self.abandoned: set[asyncio.Task[Outcome]] = set()
+        self._watched: dict[Attempt, float] = {}
+        self._ticking = False
 
     def start(self, command: Command, subject: Subject, report: Report) -> Attempt:
         """Begin *command*; *report* hears its outcome once, at the latest when it times out."""
@@ -74,6 +80,30 @@ class Executor:
             return attempt
         attempt.run(self._attempt(command, subject), limit, f"{subject.saga_id}{command.path}")
         return attempt
+
+    def watch(self, attempt: Attempt, limit: float) -> None:
+        """Expire *attempt* after *limit* seconds, or up to a tenth of a second later.
+
+        Hundreds of steps that end at once would else each push a timer and cancel it again.
+        """
+        loop = asyncio.get_running_loop()
+        self._watched[attempt] = loop.time() + limit
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(_TICK, self._tick)
+
+    def forget(self, attempt: Attempt) -> None:
+        """Stop watching *attempt*."""
+        self._watched.pop(attempt, None)
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for attempt in [a for a, due in self._watched.items() if due <= now]:
+            attempt.expire()
+        self._ticking = bool(self._watched)
+        if self._ticking:
+            loop.call_later(_TICK, self._tick)
 
     def _limit(self, command: RunStep | RunCompensation) -> float | None:
         """Seconds that this attempt may take; None for no limit."""
@@ -154,21 +184,29 @@ class Executor:
             saga_version=saga.version,
             attempt=command.attempt,
             idempotency_key=f"{key}/undo" if undoes else key,
-            surroundings=Surroundings(
-                self._resources, self._clock.now, read_input, read_output
-            ),
+            surroundings=Surroundings(self._resources, self._clock.now, read_input, read_output),
         )
 
 
 class Attempt:
     """One command under way. It reports once; what outlives its limit is abandoned, not awaited."""
 
-    __slots__ = ("_executor", "_report", "_timer", "announced", "command", "since", "task")
+    __slots__ = (
+        "_executor",
+        "_limit",
+        "_report",
+        "_timer",
+        "announced",
+        "command",
+        "since",
+        "task",
+    )
 
     def __init__(self, executor: Executor, command: Command, report: Report) -> None:
         self._executor = executor
         self._report: Report | None = report
         self._timer: asyncio.TimerHandle | None = None
+        self._limit = 0.0
         self.command = command
         self.task: asyncio.Task[Outcome] | None = None
         self.since = 0.0
@@ -181,8 +219,13 @@ class Attempt:
         # A fresh context: what one step sets must not be seen by the next.
         self.task = loop.create_task(call, name=name, context=contextvars.Context())
         self.task.add_done_callback(self._done)
-        if limit is not None:
-            self._timer = loop.call_later(limit, self._expire, limit)
+        if limit is None:
+            return
+        self._limit = limit
+        if limit < _EXACT_BELOW:
+            self._timer = loop.call_later(limit, self.expire)
+        else:
+            self._executor.watch(self, limit)
 
     def settle(self, outcome: Outcome) -> None:
         """Report *outcome*, unless something was reported before."""
@@ -195,9 +238,19 @@ class Attempt:
         self._report = None
         self._leave()
 
-    def _done(self, task: asyncio.Task[Outcome]) -> None:
+    def expire(self) -> None:
+        """Its time is over: whether it happened is not known."""
+        self.settle(InDoubt(failure_of(TimeoutError(f"no answer within {self._limit:g} s"))))
+        self._leave()
+
+    def _unwatch(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        elif self._limit:
+            self._executor.forget(self)
+
+    def _done(self, task: asyncio.Task[Outcome]) -> None:
+        self._unwatch()
         if task.cancelled():
             self.settle(InDoubt(Failure("CancelledError", "cut off from outside")))
         elif (error := task.exception()) is not None:
@@ -205,14 +258,9 @@ class Attempt:
         else:
             self.settle(task.result())
 
-    def _expire(self, limit: float) -> None:
-        self.settle(InDoubt(failure_of(TimeoutError(f"no answer within {limit:g} s"))))
-        self._leave()
-
     def _leave(self) -> None:
         """Cancel without waiting: a step may swallow the cancellation and never end."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._unwatch()
         task = self.task
         if task is None or task.done():
             return

@@ -26,6 +26,7 @@ from orchestrator.errors import (
     SagaFailedError,
     TamperedHistoryError,
     TooLateError,
+    UnrecordableError,
 )
 from orchestrator.ports import (
     DUE,
@@ -187,7 +188,7 @@ class Orchestrator:
         """The checked request that `start` stores."""
         if key is not None:
             _check_key(key)
-        text = self.codec.encode(input, saga.input_type)
+        text = self._checked_input(saga, input)
         saga_id = new_id()
         given = context or WorkflowContext()
         fields: dict[str, Any] = {
@@ -207,6 +208,12 @@ class Orchestrator:
             fields["correlation_id"],
             fields.get("tags", {}),
         )
+
+    def _checked_input(self, saga: Saga[In, Any], input: In) -> Json:
+        try:
+            return self.codec.encode(input, saga.input_type)
+        except UnrecordableError as error:
+            raise InvalidInputError(f"input of saga {saga.name!r}: {error}") from error
 
     async def _commit_starts(self, batch: Sequence[StartRequest]) -> Sequence[str | Exception]:
         answers = await self.store.requests.start(batch)
@@ -317,7 +324,9 @@ class Orchestrator:
             case Reply.ACCEPTED | Reply.DUPLICATE:
                 return
             case Reply.TOO_LATE:
-                raise TooLateError(f"saga {instance.saga_id} has ended; it can no longer be cancelled")
+                raise TooLateError(
+                    f"saga {instance.saga_id} has ended; it can no longer be cancelled"
+                )
             case Reply.STUCK:
                 raise ConflictError(
                     f"saga {instance.saga_id} is stuck; a person has to settle why before it moves"

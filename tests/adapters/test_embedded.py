@@ -160,7 +160,7 @@ async def test_a_user_inherits_the_server_when_its_owner_ends(state_dir: Path, h
 
 def start_without_owner(command: list[str], state_dir: Path) -> subprocess.Popen[bytes]:
     data = (state_dir / "pgdata").stat()
-    groups = [] if os.geteuid() == 0 else None
+    groups: list[int] | None = [] if os.geteuid() == 0 else None
     return subprocess.Popen(
         command, cwd="/", stderr=subprocess.DEVNULL,
         user=data.st_uid, group=data.st_gid, extra_groups=groups,

@@ -10,13 +10,20 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.kafka import KafkaSettings, check, ensure_topic, open_publisher
+from orchestrator.adapters.kafka import (
+    KafkaPublisher,
+    KafkaSettings,
+    check,
+    ensure_topic,
+    open_publisher,
+)
 from orchestrator.errors import PublishError, UnavailableError
 from orchestrator.ports import FeedEvent
 from tests.feed_events import feed_event
@@ -30,12 +37,18 @@ def settings(kafka: str) -> KafkaSettings:
     return KafkaSettings(kafka, topic=f"test-{uuid.uuid4()}")
 
 
-async def publish(settings: KafkaSettings, *events: FeedEvent) -> None:
+@asynccontextmanager
+async def opened(settings: KafkaSettings) -> AsyncIterator[KafkaPublisher]:
     publisher = await open_publisher(settings)
     try:
-        await publisher.publish(events)
+        yield publisher
     finally:
         await publisher.close()
+
+
+async def publish(settings: KafkaSettings, *events: FeedEvent) -> None:
+    async with opened(settings) as publisher:
+        await publisher.publish(events)
 
 
 # ---------------------------------------------------------------------------- records
@@ -153,12 +166,11 @@ async def test_a_record_over_the_limit_names_the_saga_the_version_and_the_size(
 
 
 async def test_a_publisher_that_has_failed_publishes_nothing_more(settings: KafkaSettings) -> None:
-    publisher = await open_publisher(settings)
-    with pytest.raises(PublishError):
-        await publisher.publish([feed_event("s1", 1, data=json.dumps("x" * 3_000_000))])
-    with pytest.raises(PublishError, match="open a new one"):
-        await publisher.publish([feed_event("s1", 2)])
-    await publisher.close()
+    async with opened(settings) as publisher:
+        with pytest.raises(PublishError):
+            await publisher.publish([feed_event("s1", 1, data=json.dumps("x" * 3_000_000))])
+        with pytest.raises(PublishError, match="open a new one"):
+            await publisher.publish([feed_event("s1", 2)])
 
     assert read_topic(settings.bootstrap_servers, settings.topic) == []
 
@@ -230,6 +242,7 @@ class Broker:
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # the signal takes effect a moment later
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -260,15 +273,13 @@ def _address(log: Path) -> str:
 async def test_a_frozen_broker_stops_neither_publish_nor_close(own_broker: Broker) -> None:
     settings = KafkaSettings(own_broker.address, publish_timeout=0.5, close_timeout=1.0)
     before = asyncio.all_tasks()
-    publisher = await open_publisher(settings)
-    await publisher.publish([feed_event("s1", 1)])
-
-    own_broker.freeze()
-    began = time.monotonic()
-    with pytest.raises(PublishError, match=r"did not acknowledge within 0\.5 s"):
-        await publisher.publish([feed_event("s1", 2)])
-    published = time.monotonic()
-    await publisher.close()
+    async with opened(settings) as publisher:
+        await publisher.publish([feed_event("s1", 1)])
+        own_broker.freeze()
+        began = time.monotonic()
+        with pytest.raises(PublishError, match=r"did not acknowledge within 0\.5 s"):
+            await publisher.publish([feed_event("s1", 2)])
+        published = time.monotonic()
     closed = time.monotonic()
 
     assert published - began < 1
@@ -280,12 +291,11 @@ async def test_after_a_frozen_broker_a_new_publisher_begins_where_the_old_one_fa
     own_broker: Broker,
 ) -> None:
     settings = KafkaSettings(own_broker.address, publish_timeout=0.5)
-    publisher = await open_publisher(settings)
-    await publisher.publish([feed_event("s1", 1)])
-    own_broker.freeze()
-    with pytest.raises(PublishError):
-        await publisher.publish([feed_event("s1", 2), feed_event("s1", 3)])
-    await publisher.close()
+    async with opened(settings) as publisher:
+        await publisher.publish([feed_event("s1", 1)])
+        own_broker.freeze()
+        with pytest.raises(PublishError):
+            await publisher.publish([feed_event("s1", 2), feed_event("s1", 3)])
     own_broker.thaw()
 
     await publish(settings, *(feed_event("s1", version) for version in (2, 3, 4)))
@@ -295,9 +305,8 @@ async def test_after_a_frozen_broker_a_new_publisher_begins_where_the_old_one_fa
 
 
 async def test_an_idle_publisher_closes_though_the_broker_is_frozen(own_broker: Broker) -> None:
-    publisher = await open_publisher(KafkaSettings(own_broker.address))
-    own_broker.freeze()
-    began = time.monotonic()
-    await publisher.close()
+    async with opened(KafkaSettings(own_broker.address)):
+        own_broker.freeze()
+        began = time.monotonic()
 
     assert time.monotonic() - began < 3

@@ -76,9 +76,7 @@ async def test_positions_follow_the_versions_of_each_instance(store: Store, give
     owned = await given.claimed(40)
     batch = [given.append(owner, claim, 7) for owner, claim in reversed(owned)]
     await store.events.append(batch)
-    await store.events.append(
-        [given.append(owner, claim, 5, head=7) for owner, claim in owned]
-    )
+    await store.events.append([given.append(owner, claim, 5, head=7) for owner, claim in owned])
 
     seen: set[int] = set()
     for _, claim in owned:
@@ -106,9 +104,7 @@ async def test_an_append_moves_head_status_and_due_time_of_the_instance(
     assert instance.owner is None
 
 
-async def test_an_append_without_events_moves_the_instance_only(
-    store: Store, given: Given
-) -> None:
+async def test_an_append_without_events_moves_the_instance_only(store: Store, given: Given) -> None:
     [(owner, claim)] = await given.claimed()
 
     written = await store.events.append(
@@ -158,9 +154,7 @@ async def test_an_append_sets_the_count_of_claims_back(store: Store, given: Give
     await store.queue.release(owner, [claim.saga_id])
     [claim] = await store.queue.claim(owner, 1, [ORDER])
     assert claim.claims == 2
-    await store.events.append(
-        [given.append(owner, claim, 0, due_at=store.clock.now(), keep=False)]
-    )
+    await store.events.append([given.append(owner, claim, 0, due_at=store.clock.now(), keep=False)])
 
     [claim] = await store.queue.claim(owner, 1, [ORDER])
 

@@ -100,9 +100,7 @@ async def test_leaving_twice_does_no_harm(store: Store, given: Given) -> None:
 async def test_a_worker_whose_connection_is_gone_is_retired_long_before_its_lease_ends(
     place: memory.MemoryDatabase | str, other: Store
 ) -> None:
-    opened = (
-        open_store(place) if isinstance(place, str) else memory.open_store(database=place)
-    )
+    opened = open_store(place) if isinstance(place, str) else memory.open_store(database=place)
     async with opened as gone:
         owner = await Given(gone).worker()
         await Given(gone).claimed(2, owner)

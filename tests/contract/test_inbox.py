@@ -23,9 +23,7 @@ async def test_messages_read_back_in_order(store: Store, given: Given) -> None:
 
     read = await store.inbox.read(saga_id, 0)
 
-    assert [(m.seq, m.kind, m.actor) for m in read] == [
-        (n, "cancel", "ann") for n in (1, 2, 3)
-    ]
+    assert [(m.seq, m.kind, m.actor) for m in read] == [(n, "cancel", "ann") for n in (1, 2, 3)]
     assert [m.payload for m in read] == [{"n": n, "text": "ä\x00"} for n in range(3)]
     assert [m.seq for m in await store.inbox.read(saga_id, 2)] == [3]
 

@@ -172,8 +172,6 @@ async def test_the_longest_due_comes_first(store: Store, given: Given) -> None:
     first = await store.requests.start([request()])
     second = await store.requests.start([request()])
 
-    claims = await store.queue.claim(owner, 1, [ORDER]) + await store.queue.claim(
-        owner, 1, [ORDER]
-    )
+    claims = await store.queue.claim(owner, 1, [ORDER]) + await store.queue.claim(owner, 1, [ORDER])
 
     assert [claim.saga_id for claim in claims] == [first[0].saga_id, second[0].saga_id]

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.adapters.clock import ManualClock
 from orchestrator.adapters.codec import JsonCodec
-from orchestrator.adapters.memory import open_memory_store
+from orchestrator.adapters.memory import MemoryDatabase
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis, link
@@ -40,6 +41,7 @@ from orchestrator.ports import Append, Claim, EventRow, EventStore, StartRequest
 from orchestrator.runtime.engine import Engine
 from orchestrator.runtime.executor import Executor
 from orchestrator.runtime.recorder import Recorder
+from tests.spec import START
 
 SAGA_ID = "01900000-0000-7000-8000-000000000001"
 LIFETIMES = 6
@@ -199,7 +201,7 @@ BESIDE = {("order", "pay"): {"parcel"}, ("computed", "left"): {"right"}}
 """What runs beside a step and is written after it."""
 
 
-# ---------------------------------------------------------------------------- one life after another
+# ---------------------------------------------------------------------------- life after life
 
 
 @dataclass
@@ -207,17 +209,20 @@ class Story:
     """One instance carried through as many processes as it takes."""
 
     saga: Saga[Any, Any]
-    store: Store
+    database: MemoryDatabase
+    clock: ManualClock
     town: Town
+    away: timedelta
     codec: JsonCodec = field(default_factory=JsonCodec)
     lives: int = 0
 
     async def live_until_the_end(self) -> list[Event]:
+        store = self.town.store
         await self._start()
         for life in range(LIFETIMES):
             self.lives = life + 1
             await self._live(f"00000000-0000-4000-8000-00000000000{life}")
-            instance = await self.store.reads.get(SAGA_ID)
+            instance = await store.reads.get(SAGA_ID)
             assert instance is not None
             if instance.status in ENDED or instance.status is Status.STUCK:
                 return await self._history(instance.status)
@@ -225,27 +230,19 @@ class Story:
 
     async def _start(self) -> None:
         saga = self.saga
-        await self.store.requests.start(
-            [
-                StartRequest(
-                    SAGA_ID,
-                    saga.name,
-                    saga.version,
-                    saga.fingerprint,
-                    None,
-                    Json('"in"'),
-                    "{}",
-                    "c",
-                )
-            ]
+        request = StartRequest(
+            SAGA_ID, saga.name, saga.version, saga.fingerprint, None, Json('"in"'), "{}", "c"
         )
+        await self.town.store.requests.start([request])
 
     async def _live(self, owner: str) -> None:
         """One process: it claims, carries, and dies or is done. Its memory goes with it."""
         fate = self.town.fate
         asyncio.get_running_loop().set_exception_handler(_let_the_dead_rest)
-        await self.store.fleet.join(owner, owner, timedelta(minutes=5))
-        body = asyncio.create_task(self._carry(owner))
+        store = self.database.store()
+        await store.fleet.retire_dead()
+        await store.fleet.join(owner, owner, timedelta(minutes=5))
+        body = asyncio.create_task(self._carry(owner, store))
         end = asyncio.create_task(fate.dead.wait())
         await asyncio.wait({body, end}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
         assert body.done() or end.done(), "it neither ended nor died"
@@ -259,13 +256,14 @@ class Story:
         elif not body.cancelled():
             body.exception()
         fate.dead.clear()
-        await self.store.fleet.leave(owner)
+        store.fleet.cut()
+        self.clock.advance(self.away)
 
-    async def _carry(self, owner: str) -> None:
-        store = replace(self.store, events=CrashingEvents(self.store.events, self.town.fate))
+    async def _carry(self, owner: str, store: Store) -> None:
+        store = replace(store, events=CrashingEvents(store.events, self.town.fate))
         telemetry = SilentTelemetry()
         recorder = Recorder(store.events, telemetry)
-        resources = {Town: self.town}
+        resources: dict[type, object] = {Town: self.town}
         executor = Executor(self.codec, store.clock, resources, telemetry, timedelta(seconds=30))
         place = (self.saga.name, self.saga.version)
         engine = Engine(
@@ -277,13 +275,14 @@ class Story:
         while mine is not None:
             try:
                 await engine.advance(mine)
-                return
             except OwnershipLostError:
                 mine = await store.queue.reclaim(owner, SAGA_ID, mine.epoch)
+            else:
+                return
 
     async def _history(self, status: Status) -> list[Event]:
         """The log, checked: whole, chained, fenced, and saying what the row says."""
-        rows = await self.store.events.read(SAGA_ID)
+        rows = await self.town.store.events.read(SAGA_ID)
         previous = genesis(SAGA_ID)
         for row in rows:
             previous = link(
@@ -307,14 +306,16 @@ def _let_the_dead_rest(loop: asyncio.AbstractEventLoop, context: dict[str, Any])
 async def every_death(
     flow: Callable[[], Primitive[Any, Any]],
     check: Callable[[Story, list[Event]], None],
-    **town: Any,
+    away: timedelta = timedelta(seconds=1),
+    **behaviour: Any,
 ) -> int:
     """Tell the story once for each moment of death, and at last without one."""
     for at in count(1):
-        fate = Fate(at)
-        async with open_memory_store() as store:
-            story = Story(Saga("crashing", 1, flow()), store, Town(store, fate, **town))
-            history = await story.live_until_the_end()
+        fate, clock = Fate(at), ManualClock(START)
+        database = MemoryDatabase(clock)
+        town = Town(database.store(), fate, **behaviour)
+        story = Story(Saga("crashing", 1, flow()), database, clock, town, away)
+        history = await story.live_until_the_end()
         check(story, history)
         assert story.lives <= (2 if fate.moments >= at else 1)
         if fate.moments < at:
@@ -418,21 +419,43 @@ async def test_a_scope_is_undone_and_run_again_whenever_the_process_dies() -> No
     assert await every_death(flow, check, always_busy="mail") >= 12
 
 
-async def test_a_step_that_must_run_once_is_never_called_again_after_a_death() -> None:
+def doubtable(name: str, **options: Any) -> Step[Any, str]:
+    made = make(name, **options)
+    made.compensation_on_doubt(take_back_on_doubt)
+    return made
+
+
+@pytest.mark.parametrize("away", [1, 120])
+async def test_a_step_that_must_run_once_is_never_called_again_after_a_death(away: int) -> None:
+    """Neither when the deadline of a sibling passes while nobody is there."""
+
     def flow() -> Primitive[Any, Any]:
-        risky = make("risky", once=True)
-        risky.compensation_on_doubt(take_back_on_doubt)
-        return kept("first") >> (risky | kept("beside").map(str)) >> kept("last")
+        timed = Timeout(doubtable("beside").map(str) >> doubtable("after"), 60)
+        return kept("first") >> (doubtable("risky", once=True) | timed) >> kept("last")
 
     def check(story: Story, history: list[Event]) -> None:
         assert story.town.calls["risky"] <= 1
-        if names(history, ev.StepInDoubt):
-            taken_back_with_doubt(story, history)
-        else:
+        if ends(history) == "SagaCompleted":
             completed(story, history)
-
-    def taken_back_with_doubt(story: Story, history: list[Event]) -> None:
+            return
         assert ends(history) == "SagaCompensated"
         assert sorted(story.town.done) == sorted(story.town.undone)
+        assert names(history, ev.StepInDoubt) or away == 120
 
-    assert await every_death(flow, check) >= 14
+    assert await every_death(flow, check, timedelta(seconds=away)) >= 16
+
+
+async def test_what_was_not_begun_before_its_deadline_is_not_in_doubt() -> None:
+    """A worker that was away past the deadline finds a step that can never have been called."""
+
+    def flow() -> Primitive[Any, Any]:
+        return Timeout(kept("first") >> Retry(kept("busy"), 3, initial=30, jitter=False), 60)
+
+    fate, clock = Fate(0), ManualClock(START)
+    database = MemoryDatabase(clock)
+    town = Town(database.store(), fate, always_busy="busy")
+    story = Story(Saga("crashing", 1, flow()), database, clock, town, timedelta(seconds=120))
+    history = await story.live_until_the_end()
+    taken_back(story, history)
+    assert names(history, ev.StepInDoubt) == []
+    assert town.calls["busy"] == 1

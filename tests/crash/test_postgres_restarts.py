@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import Status, UnavailableError
+from orchestrator import Filter, Status, UnavailableError
 from tests.crash.field_hospital import (
     QUICK,
     Ward,
@@ -79,6 +79,12 @@ async def ordering(customers: Customers, at_once: int) -> AsyncIterator[None]:
             task.cancel()
 
 
+async def both_at_work(hospital: Ward) -> bool:
+    """Whether two workers hold instances."""
+    found = await hospital.app.orchestrator.search(Filter(limit=1000))
+    return len({instance.owner for instance in found} - {None}) == 2
+
+
 async def progressed_after(hospital: Ward, ids: list[str], moment: datetime) -> datetime | None:
     """When the first event after *moment* was recorded."""
     newest = [
@@ -100,9 +106,11 @@ async def test_what_was_acknowledged_survives_every_crash_of_postgres(
         accepting: list[datetime] = []
         async with worker(job) as one, worker(job) as other:
             async with ordering(customers, at_once=6):
-                for restart in range(RESTARTS):
+                await until(lambda: both_at_work(hospital), "two workers at work")
+                for _ in range(RESTARTS):
+                    seen = len(customers.acknowledged)
 
-                    async def busy(enough: int = 20 * (restart + 1)) -> bool:
+                    async def busy(enough: int = seen + 30) -> bool:
                         return len(customers.acknowledged) >= enough
 
                     await until(busy, "orders between two crashes")

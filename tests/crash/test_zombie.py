@@ -27,10 +27,14 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("scenario", ["order", "order-refused"])
 @pytest.mark.parametrize(
-    ("kind", "count"),
-    [("effect-before", 2), ("effect-after", 2), ("append-before", 2), ("append-during", 2)],
+    ("scenario", "kind", "count"),
+    [
+        ("order", "effect-before", 2),
+        ("order-refused", "effect-after", 6),
+        ("order", "append-before", 2),
+        ("order-refused", "append-during", 3),
+    ],
 )
 async def test_a_zombie_adds_nothing_to_what_its_successor_did_and_lives_on(
     scenario: str, kind: str, count: int, dsn: str, tmp_path: Path

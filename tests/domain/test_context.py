@@ -73,4 +73,5 @@ def test_input_output_time_and_heartbeat_come_from_the_surroundings() -> None:
 def test_outside_a_run_it_stands_alone() -> None:
     ctx = WorkflowContext()
     ctx.heartbeat()
-    assert ctx.input is None and ctx.now().tzinfo is UTC
+    assert ctx.input is None
+    assert ctx.now().tzinfo is UTC

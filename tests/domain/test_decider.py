@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.decider import Plan, RunCompensation, RunStep, plan
+from orchestrator.domain.decider import Plan, RunCompensation, RunStep, Succeeded, plan
 from orchestrator.domain.definition import (
+    Parallel,
     Primitive,
     Retry,
     Sequential,
@@ -121,7 +122,8 @@ def test_all_errors_of_a_parallel_block_are_kept() -> None:
     )
     run.ends("compensated")
     failure = run.drive.state.failure
-    assert failure is not None and failure.causes == (BROKEN, DECLINED)
+    assert failure is not None
+    assert failure.causes == (BROKEN, DECLINED)
     assert failure.permanent
 
 
@@ -239,10 +241,18 @@ def test_a_parallel_scope_is_undone_while_its_sibling_runs() -> None:
     run.then_undoes("a").ends("completed")
 
 
+def test_a_scope_undoes_nothing_of_a_neighbour_whose_path_begins_alike() -> None:
+    scope = Retry(kept("a") >> plain("b"), 1, jitter=False)
+    branches = [kept(f"k{n}") for n in range(11)]
+    run = given(saga(Parallel((branches[0], scope, *branches[1:])))).when_step_fails("b", times=1)
+    run.then_undoes("a").ends("completed")
+
+
 def test_a_scope_with_an_unsettled_step_is_stuck_while_the_saga_goes_forward() -> None:
     body = Retry(kept("a") >> plain("b"), 1)
     run = given(saga(body)).when_step_is_in_doubt("a").ends("stuck", because="nobody knows")
-    assert run.drive.state.stuck is not None and run.drive.state.stuck.step == "a"
+    assert run.drive.state.stuck is not None
+    assert run.drive.state.stuck.step == "a"
 
 
 def test_the_output_after_a_repeated_scope_is_that_of_the_last_attempt() -> None:
@@ -340,7 +350,7 @@ def test_cancel_is_recorded_with_what_is_under_way() -> None:
 
 
 def test_cancel_when_everything_is_done_still_takes_it_back() -> None:
-    drive = Drive(saga(kept("a")), lambda c: (_done(), START - START))
+    drive = Drive(saga(kept("a")), lambda c: (Succeeded(), START - START))
     drive.turn()
     drive.cancel()
     assert drive.run().state.status == "compensated"
@@ -360,14 +370,14 @@ def test_a_running_step_that_fails_after_a_cancel_is_not_retried() -> None:
 
 
 def test_cancel_does_not_compute_any_more() -> None:
-    drive = Drive(saga(plain("a").map(str)), lambda c: (_done(), START - START))
+    drive = Drive(saga(plain("a").map(str)), lambda c: (Succeeded(), START - START))
     drive.turn()
     drive.cancel()
     assert "ValueComputed" not in kinds(drive.run().history)
 
 
 def test_a_second_cancel_changes_nothing() -> None:
-    drive = Drive(saga(kept("a") >> kept("b")), lambda c: (_done(), START - START))
+    drive = Drive(saga(kept("a") >> kept("b")), lambda c: (Succeeded(), START - START))
     drive.turn()
     drive.cancel("first")
     drive.cancel("second")
@@ -529,22 +539,22 @@ def test_each_attempt_that_must_run_once_is_announced_anew() -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (lambda: kept("x") >> plain("end"), "7"),
-        (lambda: plain("p") >> kept("x") >> plain("end"), '"p"'),
-        (lambda: (plain("p") | plain("q")) >> kept("x") >> plain("end"), '["p","q"]'),
-        (lambda: plain("p") >> (kept("x") | plain("q")) >> plain("end"), '"p"'),
-        (lambda: plain("p") >> (plain("q") | plain("r") >> kept("x")) >> plain("end"), '"r"'),
-        (lambda: plain("p") >> Retry(kept("x"), 2) >> plain("end"), '"p"'),
-        (lambda: Retry(plain("p") >> plain("q"), 2) >> kept("x") >> plain("end"), '"q"'),
-        (lambda: Timeout(plain("p") >> plain("q"), 9) >> kept("x") >> plain("end"), '"q"'),
-        (lambda: plain("p") >> Timeout(Retry(plain("q") >> kept("x"), 2), 9) >> plain("end"), '"q"'),
-        (lambda: plain("p").map(str) >> kept("x") >> plain("end"), '"str"'),
-        (lambda: Timeout(plain("p") | Retry(plain("q"), 1), 9) >> kept("x") >> plain("end"), '["p","q"]'),
-        (lambda: Sequential((plain("o"), Sequential((plain("p"), kept("x"))))) >> plain("end"), '"p"'),
+        (lambda: kept("x"), "7"),
+        (lambda: plain("p") >> kept("x"), '"p"'),
+        (lambda: (plain("p") | plain("q")) >> kept("x"), '["p","q"]'),
+        (lambda: plain("p") >> (kept("x") | plain("q")), '"p"'),
+        (lambda: plain("p") >> (plain("q") | plain("r") >> kept("x")), '"r"'),
+        (lambda: plain("p") >> Retry(kept("x"), 2), '"p"'),
+        (lambda: Retry(plain("p") >> plain("q"), 2) >> kept("x"), '"q"'),
+        (lambda: Timeout(plain("p") >> plain("q"), 9) >> kept("x"), '"q"'),
+        (lambda: plain("p") >> Timeout(Retry(plain("q") >> kept("x"), 2), 9), '"q"'),
+        (lambda: plain("p").map(str) >> kept("x"), '"str"'),
+        (lambda: Timeout(plain("p") | Retry(plain("q"), 1), 9) >> kept("x"), '["p","q"]'),
+        (lambda: Sequential((plain("o"), Sequential((plain("p"), kept("x"))))), '"p"'),
     ],
 )  # fmt: skip
 def test_an_undo_gets_the_input_that_its_step_had(body: Any, expected: str) -> None:
-    run = given(saga(body()), input="7").when_step_fails("end").ends("compensated")
+    run = given(saga(body() >> plain("end")), input="7").when_step_fails("end").ends("compensated")
     assert [(c.input, c.output) for c in run.begun(RunCompensation)] == [(expected, '"x"')]
     assert [c.input for c in run.begun(RunStep) if c.step.name == "x"] == [expected]
 
@@ -572,9 +582,3 @@ def test_a_pure_function_that_raises_is_permanent_and_compensates() -> None:
 def test_nothing_is_planned_for_what_has_ended_or_not_begun(status: Status) -> None:
     state = SagaState("1", status=status)
     assert plan(saga(plain("a")), state, START) == Plan()
-
-
-def _done() -> Any:
-    from orchestrator.domain.decider import Succeeded
-
-    return Succeeded()

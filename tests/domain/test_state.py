@@ -141,7 +141,8 @@ def test_a_success_settles_the_doubt_and_moves_up() -> None:
 
 def test_doubt_outlives_a_later_failure() -> None:
     state = started(SAMPLES[ev.StepInDoubt], ev.StepFailed(NODE, "a", 2, BROKEN))
-    assert state.at(NODE).doubtful and state.undo_stack == [NODE]
+    assert state.at(NODE).doubtful
+    assert state.undo_stack == [NODE]
 
 
 def test_a_retry_lets_the_step_below_run_again_but_keeps_its_count() -> None:
@@ -200,7 +201,8 @@ def test_the_first_cancel_counts_and_all_are_read() -> None:
     state = started(
         ev.CancelRequested("ann", "first", 3, ()), ev.CancelRequested("bob", "second", 4, ())
     )
-    assert state.cancel is not None and state.cancel.actor == "ann"
+    assert state.cancel is not None
+    assert state.cancel.actor == "ann"
     assert state.inbox_seen == 4
 
 

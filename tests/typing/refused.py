@@ -13,7 +13,6 @@ from orchestrator import (
     Saga,
     Timeout,
     WorkflowContext,
-    pure,
     step,
 )
 
@@ -93,3 +92,4 @@ async def begin(orchestrator: Orchestrator) -> None:
     await orchestrator.start(saga, "not an int")  # E:
     handle = await orchestrator.start(saga, 7)
     text: str = await handle.result()  # E:
+    print(text)

@@ -49,7 +49,7 @@ class PostgresEventStore:
 
     async def _append(self, batch: Sequence[Append]) -> dict[str, int]:
         try:
-            rows = await self._database.commit(sql("append_events"), *_columns(batch))
+            rows = await self._database.commit(sql("append_events"), *columns(batch))
         except InvalidInputError as error:
             raise _RefusedError(str(error)) from error
         return {row["id"]: row["inbox_seq"] for row in rows}
@@ -72,7 +72,7 @@ class _RefusedError(Exception):
     """The database cannot store one of the values."""
 
 
-def _columns(batch: Sequence[Append]) -> list[object]:
+def columns(batch: Sequence[Append]) -> list[object]:
     """The batch as arrays: a column for each field of the appends, then of their events."""
     ids, owners, epochs, heads, statuses, dues, after, seen, if_inbox = zip(
         *map(_head, batch), strict=True

@@ -28,13 +28,10 @@ async def ensure_partitions(connection: Connection, months_ahead: int = 3) -> li
         return []
     today = await connection.fetchval("SELECT clock_timestamp()")
     months = [_month(today, offset) for offset in range(-1, months_ahead + 1)]
-    missing = await connection.fetch(
-        "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL",
-        [_name(month) for month in months],
-    )
+    present = await _present(connection)
     made = []
     for month in months:
-        if _name(month) in {row["name"] for row in missing}:
+        if _name(month) not in present:
             try:
                 made.append(await _make(connection, month))
             except asyncpg.InsufficientPrivilegeError:
@@ -55,10 +52,19 @@ async def _make(connection: Connection, month: datetime) -> str:
         await connection.execute(
             "SELECT pg_advisory_xact_lock(hashtext('saga'), hashtext('partitions'))"
         )
-        if await connection.fetchval("SELECT to_regclass($1)", name) is None:
+        if name not in await _present(connection):
             await connection.execute(statements)
             log.info("made partition %s", name)
     return name
+
+
+async def _present(connection: Connection) -> set[str]:
+    """The partitions there are. (to_regclass may not see one that was made a moment ago.)"""
+    rows = await connection.fetch(
+        "SELECT relname FROM pg_class JOIN pg_inherits ON inhrelid = oid "
+        "WHERE inhparent = 'event'::regclass"
+    )
+    return {row["relname"] for row in rows}
 
 
 def _month(day: datetime, offset: int) -> datetime:

@@ -59,8 +59,14 @@ class PostgresSettings:
 
 
 # Every statement that goes through the pool is planned once and leans on an index. A plan that was
-# made while the tables were small must not read them whole once they have grown.
-_STEADY_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+# made while the tables were small must not read them whole once they have grown; and rows come, and
+# are locked, in the order of the ids.
+_STEADY_PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+}
 
 
 def where(dsn: str) -> str:
@@ -216,8 +222,7 @@ class Database:
         task: asyncio.Task[list[Record]] = asyncio.create_task(section)
         self._sections.add(task)
         task.add_done_callback(self._forget)
-        await asyncio.wait({task})
-        return task.result()
+        return await asyncio.shield(task)
 
     def _forget(self, task: asyncio.Task[list[Record]]) -> None:
         self._sections.discard(task)
@@ -228,7 +233,9 @@ class Database:
     async def _acquire(self, pool: Pool | None) -> AsyncIterator[Connection]:
         if pool is None:
             raise UnavailableError(f"the connections to {self.where} are not open")
-        connection = await pool.acquire(timeout=self.settings.connect_timeout)
+        # No time-out of its own, which would cost a task: who holds a connection, and who opens
+        # one, is bounded.
+        connection = await pool.acquire()
         try:
             yield connection  # type: ignore[misc]  # the pool's proxy has the connection's methods
         finally:
