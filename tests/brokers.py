@@ -93,7 +93,11 @@ def fetch_kafka() -> Path:
     try:
         (work / "pom.xml").write_text(POM, "utf-8")
         command = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=jars"]
-        done = _run([*command, "-DincludeScope=runtime"], work, 600)
+        own = [
+            f"-Dmaven.repo.local={work / 'repository'}",
+            "-DincludeScope=runtime",
+        ]  # needs no home
+        done = _run([*command, *own], work, 600)
         if done.returncode:
             raise NoBrokerError(f"mvn could not fetch Apache Kafka: {done.stdout[-500:].strip()}")
         if not folder.is_dir():  # another session may have been faster

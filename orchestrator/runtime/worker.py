@@ -96,11 +96,12 @@ class Worker:
             except OwnershipLostError as error:
                 log.warning("worker %s begins anew: %s", shift.id, error)
                 self._telemetry.count("lost_leases")
+                wait = 0.1
             except UnavailableError as error:
                 log.warning("worker waits for the database: %s", error)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1.0))
-                wait = min(wait * 2, 5.0)
+                wait = min(wait * 2, 2.0)
 
 
 class _Shift:
@@ -225,7 +226,7 @@ class _Shift:
             except OwnershipLostError:
                 self._telemetry.count("refused_appends")
             except UnavailableError as error:
-                log.warning("saga %s: %s", claim.saga_id, error)
+                log.info("saga %s is taken again: %s", claim.saga_id, error)
             except Exception:
                 log.exception("saga %s cannot be carried on; it is given back", claim.saga_id)
                 await self._give_back(mine)
@@ -235,12 +236,15 @@ class _Shift:
             mine = await self._reclaim(mine)
 
     async def _reclaim(self, claim: Claim) -> Claim | None:
+        wait = 0.1
         while time.monotonic() < self._deadline:
             try:
                 return await self._store.queue.reclaim(self.id, claim.saga_id, claim.epoch)
             except UnavailableError as error:
-                log.warning("saga %s: %s", claim.saga_id, error)
-                await asyncio.sleep(random.uniform(0.1, 0.5))
+                # Every instance in hand comes by here at once: the worker itself says it aloud.
+                log.debug("saga %s: %s", claim.saga_id, error)
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                wait = min(wait * 2, 1.0)
         return None
 
     async def _give_back(self, claim: Claim) -> None:

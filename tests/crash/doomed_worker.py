@@ -199,7 +199,7 @@ async def work(job: Job) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
     die_with_parent()
     if len(sys.argv) > 1:
         asyncio.run(work(Job(**json.loads(sys.argv[1]))))

@@ -70,10 +70,10 @@ async def test_a_worker_told_to_end_hands_its_sagas_over_within_a_second(
         changed = [gap for gap in gaps if gap is not None]
         assert changed, "the leaver had nothing in hand"
         assert max(changed) < SOON
-        journal = hospital.journal()
+        effects = hospital.effects()
         for saga_id in ids:
             # What ran was let settle: nothing had to be called twice.
-            await hold_inquest(hospital, SCENARIO, saga_id, 0, journal)
+            await hold_inquest(hospital, SCENARIO, saga_id, 0, effects)
         await books_balance(hospital)
 
 
@@ -94,7 +94,7 @@ async def test_steps_longer_than_the_grace_are_left_to_the_next_worker(
         assert (await hospital.app.orchestrator.get(saga_id)).owner is None
         async with worker(hospital.healthy("order", [1], [saga_id])) as next_one:
             assert await next_one.ended() == 0
-        await hold_inquest(hospital, "order", saga_id, 1, hospital.journal())
+        await hold_inquest(hospital, "order", saga_id, 1, hospital.effects())
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

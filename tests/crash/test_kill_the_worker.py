@@ -29,7 +29,7 @@ async def points_of(ward: Ward, nursery: Nursery, scenario: str) -> list[Point]:
     """Run instance 0 in good health, and count the points at which a worker could have died."""
     ids = await ward.start(scenario, [0])
     assert await nursery.send([ward.healthy(scenario, [0], ids)]) == [0]
-    await hold_inquest(ward, scenario, ids[0], 0, ward.journal())
+    await hold_inquest(ward, scenario, ids[0], 0, ward.effects())
     passed = Counter(noted.kind for noted in ward.journal())
     return [(kind, n) for kind in KINDS for n in range(1, passed[kind] + 1)]
 
@@ -62,9 +62,9 @@ async def test_wherever_a_worker_dies_another_one_ends_its_saga_the_same_way(
         # Two results that arrive together share an append, so the last append may not come.
         assert died.count(False) <= 3, [p for p, dead in zip(points, died, strict=True) if not dead]
         assert await nursery.send([hospital.healthy(scenario, numbers, ids)]) == [0]
-        journal = hospital.journal()
+        effects = hospital.effects()
         for saga_id in ids:
-            await hold_inquest(hospital, scenario, saga_id, 1, journal)
+            await hold_inquest(hospital, scenario, saga_id, 1, effects)
         await books_balance(hospital)
 
 
@@ -83,7 +83,7 @@ async def test_who_recovers_a_saga_may_die_at_any_point_as_well(
         died = await kill_at(hospital, nursery, scenario, numbers, ids, seconds)
         assert any(died)
         assert await nursery.send([hospital.healthy(scenario, numbers, ids)]) == [0]
-        journal = hospital.journal()
+        effects = hospital.effects()
         for saga_id in ids:
-            await hold_inquest(hospital, scenario, saga_id, 2, journal)
+            await hold_inquest(hospital, scenario, saga_id, 2, effects)
         await books_balance(hospital)

@@ -61,9 +61,9 @@ async def test_a_zombie_adds_nothing_to_what_its_successor_did_and_lives_on(
             assert await hospital.history(saga_id) == told
             zombie.send(signal.SIGTERM)
             assert await zombie.ended() == 0
-        journal = hospital.journal()
+        effects = hospital.effects()
         for each in (saga_id, later):
-            await hold_inquest(hospital, scenario, each, 1, journal)
+            await hold_inquest(hospital, scenario, each, 1, effects)
         await books_balance(hospital)
 
 
@@ -85,7 +85,7 @@ async def test_a_zombie_with_many_sagas_in_hand_drops_them_all(dsn: str, tmp_pat
                 assert await zombie.ended() == 0
                 assert successor.alive
             assert [await hospital.history(saga_id) for saga_id in ids] == told
-        journal = hospital.journal()
+        effects = hospital.effects()
         for saga_id in ids:
-            await hold_inquest(hospital, "order", saga_id, 1, journal)
+            await hold_inquest(hospital, "order", saga_id, 1, effects)
         await books_balance(hospital)

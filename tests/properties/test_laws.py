@@ -51,7 +51,8 @@ lawful = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
-LEAVES = 7
+LEAVES = 6
+NAMES = [f"n{number}" for number in range(LEAVES)]
 OUTCOMES: dict[str, Outcome] = {
     "succeeds": Succeeded(Json('"out"')),
     "fails": Failed(BROKEN),
@@ -99,28 +100,36 @@ def build(shape: Any, names: Iterator[str]) -> Primitive[Any, Any]:
 KINDS = ["step", "undo", "undo", "doubt", "undo doubt", "pure"]
 
 
-def shapes(*, timeouts: bool, once: bool) -> st.SearchStrategy[Any]:
-    def wider(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-        on = st.sampled_from([(), (), (RuntimeError,), (TimeoutError,)])
-        options = [
-            st.tuples(st.just("seq"), st.lists(inner, min_size=1, max_size=4)),
-            st.tuples(st.just("par"), st.lists(inner, min_size=2, max_size=3)),
-            st.tuples(st.just("retry"), inner, st.integers(0, 2), on),
-        ]
-        if timeouts:
-            options.append(st.tuples(st.just("timeout"), inner, st.integers(1, 20)))
-        return st.one_of(options)
+WRAPPERS = ["", "", "", "retry", "retry"]
+ON: list[tuple[type[BaseException], ...]] = [(), (), (), (RuntimeError,), (TimeoutError,)]
 
-    kinds = [*KINDS, "undo once"] if once else KINDS
-    return st.recursive(st.sampled_from(kinds), wider, max_leaves=LEAVES)
+
+def shape(draw: st.DrawFn, leaves: int, kinds: list[str], wrappers: list[str]) -> Any:
+    """A tree with so many leaves. (`st.recursive` draws single steps most of the time.)"""
+    if leaves == 1:
+        inner: Any = draw(st.sampled_from(kinds))
+    else:
+        first = draw(st.integers(1, leaves - 1))
+        sizes = [first, leaves - first]
+        if sizes[1] > 1 and draw(st.booleans()):
+            sizes[1:] = [1, sizes[1] - 1]
+        parts = [shape(draw, size, kinds, wrappers) for size in sizes]
+        inner = (draw(st.sampled_from(["seq", "seq", "par"])), parts)
+    match draw(st.sampled_from(wrappers)):
+        case "retry":
+            return ("retry", inner, draw(st.integers(1, 2)), draw(st.sampled_from(ON)))
+        case "timeout":
+            return ("timeout", inner, draw(st.integers(1, 20)))
+        case _:
+            return inner
 
 
 @st.composite
 def sagas(draw: st.DrawFn, *, timeouts: bool = True, once: bool = True) -> Saga[Any, Any]:
-    body = build(
-        draw(shapes(timeouts=timeouts, once=once)), (f"n{number}" for number in range(1_000))
-    )
-    return Saga("law", 1, body)
+    kinds = [*KINDS, "undo once"] if once else KINDS
+    wrappers = [*WRAPPERS, "timeout"] if timeouts else WRAPPERS
+    drawn = shape(draw, draw(st.sampled_from([1, *range(2, LEAVES + 1), 4, 5, 6])), kinds, wrappers)
+    return Saga("law", 1, build(drawn, iter(NAMES)))
 
 
 # ---------------------------------------------------------------------------- random worlds
@@ -154,16 +163,13 @@ def _repeats(path: str) -> int:
     return sum(int(part.partition("@")[2] or 1) - 1 for part in path.split("/"))
 
 
-NAMES = [f"n{number}" for number in range(LEAVES)]
-
-
 def _script(words: list[str]) -> st.SearchStrategy[dict[str, list[str]]]:
-    outcomes = st.lists(st.sampled_from(words), max_size=3)
+    outcomes = st.lists(st.sampled_from(words), min_size=1, max_size=3)
     return st.fixed_dictionaries(dict.fromkeys(NAMES, outcomes))
 
 
 durations = st.fixed_dictionaries(dict.fromkeys(NAMES, st.integers(0, 25)))
-FORWARD = ["succeeds", "succeeds", *OUTCOMES]
+FORWARD = ["succeeds", "succeeds", "fails", *OUTCOMES]
 BACKWARD = ["succeeds", "succeeds", "succeeds", *OUTCOMES]
 worlds = st.builds(World, _script(FORWARD), _script(BACKWARD), durations)
 cancels = st.one_of(st.none(), st.floats(0, 40))

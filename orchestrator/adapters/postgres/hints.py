@@ -11,7 +11,8 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from orchestrator.adapters.postgres.pool import TROUBLE, Connection, Database, reason
+from orchestrator.adapters.postgres.pool import Connection, Database
+from orchestrator.adapters.postgres.trouble import TROUBLE, reason
 from orchestrator.errors import UnavailableError
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from orchestrator.adapters.postgres.partitions import ensure_partitions
-from orchestrator.adapters.postgres.pool import TROUBLE, Connection, reason, where
+from orchestrator.adapters.postgres.pool import Connection
 from orchestrator.adapters.postgres.tables import metadata
+from orchestrator.adapters.postgres.trouble import TROUBLE, reason, where
 from orchestrator.errors import SchemaError, UnavailableError
 
 VERSION_TABLE = "saga_schema_version"

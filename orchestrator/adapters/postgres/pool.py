@@ -8,16 +8,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from orchestrator.errors import (
-    InvalidInputError,
-    SchemaError,
-    UnavailableError,
-    UnknownOutcomeError,
+from orchestrator.adapters.postgres.trouble import (
+    TROUBLE,
+    in_our_words,
+    is_away,
+    is_refusal,
+    reason,
+    where,
 )
+from orchestrator.errors import UnavailableError, UnknownOutcomeError
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +29,6 @@ T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Record = asyncpg.Record
-
-TROUBLE = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
-"""All that a driver call raises when the world, and not our code, is at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +60,6 @@ _STEADY_PLANS = {
     "enable_bitmapscan": "off",
     "jit": "off",
 }
-
-
-def where(dsn: str) -> str:
-    """Host, port and database of *dsn*, for people; never the password."""
-    parts = urlsplit(dsn)
-    query = parse_qs(parts.query)
-    hosts = parts.netloc.rpartition("@")[2] or ",".join(query.get("host", ["localhost"]))
-    port = query.get("port", ["5432"])[0]
-    shown = ",".join(_with_port(unquote(host), port) for host in hosts.split(","))
-    database = parts.path.lstrip("/") or query.get("dbname", query.get("database", [""]))[0]
-    return f"{shown} (database {unquote(database)!r})" if database else shown
-
-
-def _with_port(host: str, port: str) -> str:
-    bare = host.rpartition("]")[2] if host.startswith("[") else host
-    return host if ":" in bare else f"{host}:{port}"
 
 
 class Database:
@@ -239,7 +216,12 @@ class Database:
         try:
             yield connection  # type: ignore[misc]  # the pool's proxy has the connection's methods
         finally:
-            await pool.release(connection, timeout=self.settings.command_timeout)
+            try:
+                await pool.release(connection, timeout=self.settings.command_timeout)
+            except TROUBLE as error:
+                # What became of the statement is known by now and must not be covered by this;
+                # the pool has thrown the connection away.
+                log.warning("giving a connection to %s back: %s", self.where, reason(error))
 
     # ------------------------------------------------------------------ errors
 
@@ -249,9 +231,9 @@ class Database:
         try:
             yield
         except TROUBLE as error:
-            if _is_away(error):
+            if is_away(error):
                 self._expire()
-            raise self._in_our_words(error) from error
+            raise in_our_words(error, self.where) from error
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
@@ -261,7 +243,7 @@ class Database:
         except TROUBLE as error:
             if is_refusal(error):
                 raise
-            if _is_away(error):
+            if is_away(error):
                 self._expire()
             raise UnknownOutcomeError(
                 f"whether {self.where} committed is not known: {reason(error)}"
@@ -273,49 +255,6 @@ class Database:
                 expiring = asyncio.ensure_future(pool.expire_connections())
                 self._expiring.add(expiring)
                 expiring.add_done_callback(self._expiring.discard)
-
-    def _in_our_words(self, error: BaseException) -> Exception:
-        state = getattr(error, "sqlstate", None) or ""
-        if state in ("42P01", "42703", "42883"):
-            return SchemaError(f"{self.where}: {error}; run `saga migrate`")
-        if state[:2] == "22" or _is_bad_argument(error):
-            return InvalidInputError(f"the database refused a value: {error}")
-        if state[:2] == "28" or state == "3D000":
-            return UnavailableError(f"{self.where} refused us: {error}; check SAGA_DATABASE_URL")
-        if state and not _is_away(error):
-            return UnavailableError(f"{self.where}: {reason(error)}")
-        return UnavailableError(
-            f"cannot reach {self.where}: {reason(error)}; is the server up, and is "
-            "SAGA_DATABASE_URL right?"
-        )
-
-
-_REFUSALS = frozenset(
-    {"0A", "21", "22", "23", "25", "28", "40", "42", "44", "53", "54", "55", "P0"}
-)
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether the server said no before the commit: the transaction certainly rolled back."""
-    if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
-        return state[:2] in _REFUSALS and state != "40003"
-    return _is_bad_argument(error)
-
-
-def _is_bad_argument(error: BaseException) -> bool:
-    """Whether the driver could not encode an argument: nothing was sent."""
-    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
-
-
-def _is_away(error: BaseException) -> bool:
-    state = getattr(error, "sqlstate", None) or ""
-    return state == "25006" or state[:3] == "57P" or state[:2] == "08" or isinstance(error, OSError)
-
-
-def reason(error: BaseException) -> str:
-    """What an error says, or at least its name."""
-    return str(error) or type(error).__name__
 
 
 def _milliseconds(seconds: float) -> str:

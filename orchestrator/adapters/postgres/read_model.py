@@ -6,11 +6,11 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from sqlalchemy import Select, cast, func, literal_column, select
+from sqlalchemy import ClauseElement, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import Text
 
 from orchestrator.adapters.postgres.pool import Database, Record
@@ -108,8 +108,9 @@ class PostgresReadModel:
         rows = await self._run(select(saga_input.c.input).where(saga_input.c.saga_id == known))
         return Json(rows[0]["input"]) if rows else None
 
-    async def _run(self, query: Select[Any]) -> list[Record]:
+    async def _run(self, query: ClauseElement) -> list[Record]:
         compiled = query.compile(dialect=_DIALECT)
+        assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what a query compiles to
         params = compiled.params
         return await self._database.fetch_list(
             str(compiled), *(params[name] for name in compiled.positiontup or ())

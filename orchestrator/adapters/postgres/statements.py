@@ -9,4 +9,8 @@ from importlib.resources import files
 @cache
 def sql(name: str) -> str:
     """The statement in `sql/<name>.sql`."""
-    return files(__package__).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    return (
+        files("orchestrator.adapters.postgres")
+        .joinpath("sql", f"{name}.sql")
+        .read_text(encoding="utf-8")
+    )
