@@ -17,13 +17,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
-from orchestrator.adapters.kafka import KafkaSettings, open_publisher
-from orchestrator.adapters.postgres.migrate import upgrade
+from orchestrator.adapters.kafka import KafkaSettings, check, open_publisher
+from orchestrator.adapters.postgres import checkup, migrate
 from orchestrator.adapters.postgres.store import open_store
-from orchestrator.adapters.telemetry import SilentTelemetry
+from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.saga import Saga
-from orchestrator.errors import InvalidInputError, NotFoundError
-from orchestrator.ports import Store, Telemetry
+from orchestrator.errors import InvalidInputError, NotFoundError, UnavailableError
+from orchestrator.ports import Finding, Store, Telemetry, Verdict
 from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.service import Orchestrator
 from orchestrator.runtime.worker import Worker, WorkerSettings
@@ -149,7 +149,7 @@ async def open_app(
     telemetry = telemetry or SilentTelemetry()
     async with open_database(settings) as database:
         if database.embedded:
-            await asyncio.to_thread(upgrade, database.dsn)
+            await asyncio.to_thread(migrate.upgrade, database.dsn)
         async with open_store(database.dsn) as store:
             orchestrator = Orchestrator(store, JsonCodec(), telemetry, catalogue.sagas)
             try:
@@ -195,6 +195,57 @@ async def work(
         finally:
             stop.set()
             await task
+
+
+def observe(metrics_port: int | None) -> Telemetry:
+    """Metrics on *metrics_port* and spans where OTEL_EXPORTER_OTLP_ENDPOINT says; or neither."""
+    if metrics_port is None:
+        return SilentTelemetry()
+    return initialize_observability(prometheus_port=metrics_port)
+
+
+async def migrate_database(settings: Settings, revision: str = "head") -> tuple[str, str | None]:
+    """Bring the database to *revision*; where it is, and the revision it is at now."""
+    async with open_database(settings) as database:
+        await asyncio.to_thread(migrate.upgrade, database.dsn, revision)
+        return database.shown, await asyncio.to_thread(migrate.current, database.dsn)
+
+
+async def schema_of(settings: Settings) -> tuple[str | None, str]:
+    """The revision that the database is at, and the one that this code wants."""
+    async with open_database(settings) as database:
+        return await asyncio.to_thread(migrate.current, database.dsn), migrate.head()
+
+
+async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
+    """Look at everything that a worker and a relay need, without changing it."""
+    findings: list[Finding] = []
+    try:
+        async with open_database(settings) as database:
+            note = "; for trying, developing and single machines" if database.embedded else ""
+            findings.append(Finding("database", Verdict.FINE, f"{database.shown}{note}"))
+            definitions = [(saga.name, saga.version) for saga in catalogue.sagas]
+            findings += await checkup.examine(database.dsn, definitions)
+    except UnavailableError as error:
+        findings.append(Finding("database", Verdict.FAILED, str(error)))
+    findings.append(await _diagnose_broker(settings))
+    return findings
+
+
+async def _diagnose_broker(settings: Settings) -> Finding:
+    kafka = kafka_settings(settings)
+    if kafka is None:
+        text = "none configured, nothing is published; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
+        return Finding("broker", Verdict.FINE, text)
+    try:
+        report = await check(kafka)
+    except UnavailableError as error:
+        return Finding("broker", Verdict.FAILED, str(error))
+    if report.partitions == 0 and kafka.create_topic:
+        return Finding("broker", Verdict.FINE, f"topic {kafka.topic} will be made by the relay")
+    if report.problems:
+        return Finding("broker", Verdict.FAILED, "; ".join(report.problems))
+    return Finding("broker", Verdict.FINE, f"topic {kafka.topic}, {report.partitions} partitions")
 
 
 def load_catalogue(modules: Iterable[str]) -> Catalogue:

@@ -438,3 +438,20 @@ class Store:
 
 
 OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
+
+
+class Verdict(StrEnum):
+    """What a check says: fine, worth a look, or something needed is missing."""
+
+    FINE = "fine"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that `saga doctor` looked at."""
+
+    subject: str
+    verdict: Verdict
+    text: str

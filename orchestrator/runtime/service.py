@@ -272,7 +272,11 @@ class Orchestrator:
     async def history(self, saga_id: str) -> AsyncIterator[HistoryEntry]:
         """The events of an instance, in order."""
         for row in await self.store.events.read((await self.get(saga_id)).saga_id):
-            yield HistoryEntry(row, self.codec.decode_event(row))
+            yield self.entry(row)
+
+    def entry(self, row: EventRow) -> HistoryEntry:
+        """A stored row with the fact in it."""
+        return HistoryEntry(row, self.codec.decode_event(row))
 
     async def state(self, saga_id: str, *, at: int | None = None) -> SagaState:
         """The instance folded from its events, as it stood after event *at*."""

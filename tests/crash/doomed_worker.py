@@ -28,6 +28,8 @@ from orchestrator.ports import Append, Claim, Definition, EventRow, EventStore, 
 from sagas.resources import resources
 from tests.crash.scenarios import saga
 
+log = logging.getLogger(__name__)
+
 AT_ONCE = 4
 
 KINDS = (
@@ -237,7 +239,7 @@ def fork(job: Job) -> int:
         asyncio.run(work(job))
         os._exit(0)
     except BaseException:
-        logging.exception("a worker of the nursery failed")
+        log.exception("a worker of the nursery failed")
         os._exit(1)
 
 

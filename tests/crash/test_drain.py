@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ SCENARIO = "order-refused"
 
 def handed_over(history: list[HistoryEntry]) -> timedelta | None:
     """How long an instance lay between two owners; None when it had one only."""
-    for before, after in zip(history, history[1:], strict=False):
+    for before, after in pairwise(history):
         if before.row.epoch != after.row.epoch:
             return after.at - before.at
     return None

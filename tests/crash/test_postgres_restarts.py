@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -107,10 +108,10 @@ async def test_what_was_acknowledged_survives_every_crash_of_postgres(
         accepting: list[datetime] = []
         async with worker(job) as one, worker(job) as other:
             async with ordering(customers, at_once=3):
-                await until(lambda: both_at_work(hospital), "two workers at work")
+                await until(partial(both_at_work, hospital), "two workers at work")
                 for _ in range(RESTARTS):
                     goal = await ended(hospital) + 15
-                    await until(lambda goal=goal: reached(hospital, goal), "work between crashes")
+                    await until(partial(reached, hospital, goal), "work between crashes")
                     await asyncio.to_thread(durable_pg.crash)
                     await asyncio.to_thread(durable_pg.start)
                     accepting.append(hospital.app.store.clock.now())

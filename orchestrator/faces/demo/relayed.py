@@ -51,8 +51,10 @@ async def relaying(app: App, published: Published) -> AsyncIterator[Finish]:
     async def finish() -> Relayed:
         loop = asyncio.get_running_loop()
         limit = loop.time() + _PATIENCE
-        while (lag := await app.store.feed.lag(_RELAY)) and loop.time() < limit:
+        lag = await app.store.feed.lag(_RELAY)
+        while lag and loop.time() < limit:
             await asyncio.sleep(0.05)
+            lag = await app.store.feed.lag(_RELAY)
         return Relayed(app.settings.kafka_bootstrap_servers, published.events, lag)
 
     try:

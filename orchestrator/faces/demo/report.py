@@ -38,7 +38,7 @@ class Report:
     takeover: Takeover | None
     events: int
     example: str | None
-    history: tuple[str, ...]
+    picture: tuple[str, ...]
     relayed: Relayed | None
     problems: tuple[str, ...]
 
@@ -93,9 +93,11 @@ def show_report(report: Report, console: Console) -> None:
     console.print()
     console.print(_figures(report))
     if report.example is not None:
-        console.print(f"\n[bold]One compensated order[/bold], undone in reverse ({report.example})")
-        for line in report.history:
-            console.print(f"  {escape(line)}", highlight=False)
+        console.print(
+            f"\n[bold]One order that was taken back[/bold], in reverse: saga {report.example}"
+        )
+        for line in report.picture:
+            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     for problem in report.problems[:_SHOWN]:
         console.print(f"[red]✗[/red] {escape(problem)}")
     if len(report.problems) > _SHOWN:

@@ -17,9 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.bootstrap import App, Catalogue, Settings, open_app
-from orchestrator.domain.events import CompensationStarted, Event, StepFailed
+from orchestrator.domain.saga import Saga
 from orchestrator.errors import InvalidInputError
 from orchestrator.faces.demo.audit import audit
+from orchestrator.faces.demo.picture import draw
 from orchestrator.faces.demo.relayed import Published, relaying
 from orchestrator.faces.demo.report import Relayed, Report
 from orchestrator.faces.demo.shop import OPEN, Shop, Watcher
@@ -72,7 +73,7 @@ async def play(script: Script, watcher: Watcher) -> Report:
             takeover=shop.takeover,
             events=findings.events,
             example=findings.example,
-            history=await _history(app, findings.example),
+            picture=await _drawn(app, saga, findings.example),
             relayed=(relayed := await finish()),
             problems=findings.problems + _late(relayed),
         )
@@ -154,26 +155,8 @@ def _checked(source: str, lines: Sequence[str], type_: Any) -> list[Any]:
     return list(orders.values())
 
 
-async def _history(app: App, saga_id: str | None) -> tuple[str, ...]:
-    """What happened to one saga, a line for each event."""
-    if saga_id is None:
-        return ()
-    entries = [entry async for entry in app.orchestrator.history(saga_id)]
-    return tuple(
-        f"{entry.seq:>3}  {(entry.at - entries[0].at).total_seconds() * 1000:>7.1f} ms  "
-        f"{entry.type:<20} {getattr(entry.event, 'step', '')}{_because(entry.event)}"
-        for entry in entries
-    )
-
-
-def _because(event: Event) -> str:
-    match event:
-        case StepFailed(failure=failure):
-            return f": {failure.type}, {failure.message}"
-        case CompensationStarted(reason=reason):
-            return reason
-        case _:
-            return ""
+async def _drawn(app: App, saga: Saga[Any, Any], saga_id: str | None) -> tuple[str, ...]:
+    return () if saga_id is None else await draw(app, saga, saga_id)
 
 
 def _late(relayed: Relayed | None) -> tuple[str, ...]:

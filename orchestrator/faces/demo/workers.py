@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +19,16 @@ from orchestrator.errors import UnavailableError
 SLOTS = 8
 """Few, so that both workers always have a share of the orders, and the killed one leaves some."""
 
-_PR_SET_PDEATHSIG = 1
 _GRACE = 10.0
+
+_LEASH = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+"""What a child does before it becomes a worker: ask Linux to kill it when we die."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class Workers:
         log = Path(self._directory.name) / f"worker-{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator", "worker", "--sagas", self._modules],
+                _leashed("-m", "orchestrator", "worker", "--sagas", self._modules),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -92,7 +98,6 @@ class Workers:
                 cwd=self._directory.name,
                 env=self._environment,
                 start_new_session=True,
-                preexec_fn=_end_with_parent(),
             )
         worker = WorkerProcess(name, process, log)
         self.alive.append(worker)
@@ -129,16 +134,8 @@ def _environment(app: App) -> Mapping[str, str]:
     return environment
 
 
-def _end_with_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes a worker: ask the kernel to die when we die."""
+def _leashed(*command: str) -> list[str]:
+    """Python with *command*, as a process that does not outlive this one where Linux can help."""
     if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask
+        return [sys.executable, *command]
+    return [sys.executable, "-c", _LEASH, str(os.getpid()), *command]
