@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from orchestrator.domain.decider import Failed, InDoubt, Outcome
@@ -35,8 +34,10 @@ def _is_doubtful(error: BaseException, doubt_on: tuple[type[BaseException], ...]
         return any(_is_doubtful(one, doubt_on) for one in error.exceptions)
     if doubt_on is not None or isinstance(error, ConnectionRefusedError):
         return False
-    # A cancellation that nobody asked for cut the action off somewhere in the middle.
-    return isinstance(error, TimeoutError | ConnectionError | asyncio.CancelledError)
+    # A cancellation that nobody asked for cut the action off somewhere in the middle. Known by its
+    # name, because the class belongs to an event loop, and none belongs in here.
+    cancelled = type(error).__name__ == "CancelledError"
+    return cancelled or isinstance(error, TimeoutError | ConnectionError)
 
 
 def failure_of(error: BaseException, *, permanent: bool = False) -> Failure:

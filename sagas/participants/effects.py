@@ -55,7 +55,8 @@ async def _run(pool: asyncpg.Pool, statement: str, *arguments: object) -> asyncp
         # ON CONFLICT guards the key alone: a twin of this call that commits in between is met at another
         # unique index. A second look finds its key; if not, the violation is real.
         row = await pool.fetchrow(statement, *arguments)
-    assert row is not None, "an effect always returns its row"
+    if row is None:
+        raise RuntimeError("an effect always returns its row")
     return row
 
 

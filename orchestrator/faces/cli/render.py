@@ -114,13 +114,14 @@ def detail(entry: HistoryEntry) -> str:
     """What is worth reading of an event at one glance."""
     event = entry.event
     failure = getattr(event, "failure", None)
+    due_at = getattr(event, "due_at", None)
     parts = [
         str(getattr(event, "step", "") or getattr(event, "name", "")),
         str(getattr(event, "reason", "")),
         f"{failure.type}: {failure.message}" if failure is not None else "",
         str(getattr(event, "output", "")),
         str(getattr(event, "input", "")),
-        f"due {when(event.due_at)}" if hasattr(event, "due_at") else "",
+        f"due {when(due_at)}" if due_at is not None else "",
     ]
     text = "  ".join(part for part in parts if part)
     return clean(text if len(text) <= 200 else f"{text[:199]}…")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import signal
 import sys
@@ -35,12 +34,18 @@ def demo(
     ] = None,
 ) -> None:
     """500 orders, two worker processes, one `kill -9`: every order ends, and the books balance."""
+    # The command line holds this command, so what it has for all of them is imported late.
+    from orchestrator.faces.cli.common import run, tell
+
     script = Script(orders, fresh, secrets.randbelow(1_000_000) if seed is None else seed)
     console = Console(stderr=json_)
-    with Stage(console) as stage:
-        report = asyncio.run(_until_told_to_end(script, stage))
+    try:
+        with Stage(console) as stage:
+            report = run(lambda: _until_told_to_end(script, stage), as_json=json_)
+    except asyncio.CancelledError:
+        raise typer.Exit(128 + signal.SIGTERM) from None
     if json_:
-        sys.stdout.write(json.dumps(as_json(report), indent=2) + "\n")
+        tell(as_json(report))
     else:
         show_report(report, console)
     raise typer.Exit(0 if report.ok else 1)

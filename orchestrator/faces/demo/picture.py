@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchestrator.bootstrap import App
-from orchestrator.domain.definition import Parallel, Primitive, Step
+from orchestrator.domain.definition import Parallel
+from orchestrator.domain.drawing import outline
 from orchestrator.domain.events import CompensationStarted, Event, StepFailed
-from orchestrator.domain.saga import Saga
-from orchestrator.domain.state import NodeState, Settled
+from orchestrator.domain.saga import Saga, walk
+from orchestrator.domain.state import SagaState
 
 
 async def draw(app: App, saga: Saga[Any, Any], saga_id: str) -> tuple[str, ...]:
@@ -21,33 +22,19 @@ async def draw(app: App, saga: Saga[Any, Any], saga_id: str) -> tuple[str, ...]:
         f"{entry.type:<20} {getattr(entry.event, 'step', '')}{_because(entry.event)}".rstrip()
         for entry in entries
     )
-    return (*_tree(saga.tree, state.root, 0), "", *history)
+    return (*_tree(saga, state), "", *history)
 
 
-def _tree(node: Primitive[Any, Any], known: NodeState, depth: int) -> Iterable[str]:
-    """A line for each step, and one above each group of branches; wrappers are left out."""
-    if isinstance(node, Step):
-        yield f"{'  ' * depth}{_mark(known)} {node.name}"
-        return
-    if isinstance(node, Parallel):
-        yield f"{'  ' * depth}‖ side by side"
-        depth += 1
-    for index, child in enumerate(node.children):
-        yield from _tree(child, known.child(str(index)), depth)
-
-
-def _mark(known: NodeState) -> str:
-    if known.undone:
-        return "↩"
-    match known.settled:
-        case Settled.SUCCEEDED:
-            return "✓"
-        case Settled.FAILED:
-            return "✗"
-        case Settled.IN_DOUBT:
-            return "?"
-        case None:
-            return "·"
+def _tree(saga: Saga[Any, Any], state: SagaState) -> Iterable[str]:
+    """A line for each step, and one above each group of branches; the rest is left out."""
+    groups: list[str] = []
+    for line, node in zip(outline(saga, state), walk(saga.tree), strict=True):
+        indent = "  " * sum(line.path.startswith(f"{group}/") for group in groups)
+        if line.mark:
+            yield f"{indent}{line.mark} {line.label}"
+        elif isinstance(node, Parallel):
+            groups.append(line.path)
+            yield f"{indent}‖ {line.label}"
 
 
 def _because(event: Event) -> str:

@@ -90,6 +90,8 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def show_report(report: Report, console: Console) -> None:
     """The page that `saga demo` ends with."""
+    from orchestrator.faces.cli.render import clean
+
     console.print()
     console.print(_figures(report))
     if report.example is not None:
@@ -97,9 +99,9 @@ def show_report(report: Report, console: Console) -> None:
             f"\n[bold]One order that was taken back[/bold], in reverse: saga {report.example}"
         )
         for line in report.picture:
-            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+            console.print(f"  {clean(line)}", highlight=False, soft_wrap=True)
     for problem in report.problems[:_SHOWN]:
-        console.print(f"[red]✗[/red] {escape(problem)}")
+        console.print(f"[red]✗[/red] {clean(problem)}")
     if len(report.problems) > _SHOWN:
         console.print(f"[red]✗[/red] and {len(report.problems) - _SHOWN} more")
     console.print("\n[bold]What to try next[/bold]")

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.bootstrap import App, Catalogue, Settings, open_app
+from orchestrator.bootstrap import App, Catalogue, Settings, migrate_database, open_app
 from orchestrator.domain.saga import Saga
 from orchestrator.errors import InvalidInputError
 from orchestrator.faces.demo.audit import audit
@@ -48,9 +48,11 @@ async def play(script: Script, watcher: Watcher) -> Report:
     dice = Random(script.seed)
     orders, expected = _read_orders(script.orders, saga.input_type)
     dice.shuffle(orders)
-    published = Published()
+    published, settings = Published(), Settings()
+    if settings.database_url is not None:
+        await migrate_database(settings)
     async with (
-        open_app(Settings(), Catalogue(ready.SAGAS), telemetry=published) as app,
+        open_app(settings, Catalogue(ready.SAGAS), telemetry=published) as app,
         importlib.import_module("sagas.resources").open_pool(app.database.dsn) as pool,
         relaying(app, published) as finish,
     ):
