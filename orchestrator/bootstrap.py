@@ -22,7 +22,12 @@ from orchestrator.adapters.postgres import checkup, migrate
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.saga import Saga
-from orchestrator.errors import InvalidInputError, NotFoundError, UnavailableError
+from orchestrator.errors import (
+    InvalidInputError,
+    NotFoundError,
+    OrchestratorError,
+    UnavailableError,
+)
 from orchestrator.ports import Finding, Store, Telemetry, Verdict
 from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.service import Orchestrator
@@ -278,9 +283,14 @@ def load_catalogue(modules: Iterable[str]) -> Catalogue:
 def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise
+    except OrchestratorError:
+        raise
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{name}.".startswith(f"{missing}."):
+            raise InvalidInputError(
+                f"module {name!r} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
         raise NotFoundError(
             f"there is no module {name!r}; name it as in an import statement, and run the command "
             f"in the directory that holds it (this is {Path.cwd()})"

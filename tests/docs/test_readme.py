@@ -8,9 +8,12 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.servers import open_dir
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -28,16 +31,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Where the embedded database lives must be open to the account that runs it."""
-    state = tmp_path_factory.mktemp("state")
-    for folder in (state, *state.parents):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o755)
-    return {
-        **{k: v for k, v in os.environ.items() if not k.startswith("SAGA_")},
-        "SAGA_STATE_DIR": str(state),
-    }
+def environment() -> Iterator[dict[str, str]]:
+    """The embedded database lives where the account that runs it may enter."""
+    with open_dir() as state:
+        others = {k: v for k, v in os.environ.items() if not k.startswith("SAGA_")}
+        yield {**others, "SAGA_STATE_DIR": str(state)}
 
 
 def run(command: str, project: Path, environment: dict[str, str]) -> str:

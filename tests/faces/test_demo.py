@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import uuid
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,6 +18,8 @@ from typing import Any
 
 import asyncpg
 import pytest
+
+from tests.servers import open_dir
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
 
@@ -43,15 +46,13 @@ def reasons(path: Path) -> Counter[str]:
 
 
 @asynccontextmanager
-async def demo(tmp_path: Path, *arguments: object, dsn: str = "") -> AsyncIterator[Process]:
+async def demo(
+    tmp_path: Path, *arguments: object, dsn: str = "", **variables: str
+) -> AsyncIterator[Process]:
     """The command in an empty home; killed with the block if it has not ended."""
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
-    environment = {
-        "HOME": str(home),
-        "PATH": os.environ["PATH"],
-        "SAGA_STATE_DIR": str(tmp_path / "s"),
-    }
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"], **variables}
     if dsn:
         environment["SAGA_DATABASE_URL"] = dsn
     process = await asyncio.create_subprocess_exec(
@@ -67,10 +68,10 @@ async def demo(tmp_path: Path, *arguments: object, dsn: str = "") -> AsyncIterat
 
 
 async def summary(
-    tmp_path: Path, *arguments: object, dsn: str = "", exits: int = 0
+    tmp_path: Path, *arguments: object, dsn: str = "", exits: int = 0, **variables: str
 ) -> dict[str, Any]:
     """Run the demo to its end; its JSON object."""
-    async with demo(tmp_path, "--json", *arguments, dsn=dsn) as process:
+    async with demo(tmp_path, "--json", *arguments, dsn=dsn, **variables) as process:
         out, log = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == exits, log.decode()
     found: dict[str, Any] = json.loads(out)
@@ -80,7 +81,10 @@ async def summary(
 async def test_without_any_database_it_brings_its_own_and_every_claim_holds(
     tmp_path: Path, orders: Path
 ) -> None:
-    found = await summary(tmp_path, "--orders", orders, "--seed", 7)
+    with open_dir(durable=True) as state:
+        found = await summary(
+            tmp_path, "--orders", orders, "--seed", 7, SAGA_STATE_DIR=str(state / "saga")
+        )
     expected = reasons(orders)
     assert found["ok"] is True
     assert found["orders"] == ORDERS
@@ -121,6 +125,26 @@ async def test_it_says_so_and_fails_when_the_books_were_cooked(
     assert found["run"] == run
     assert found["ok"] is False
     assert found["books"]["problems"] == [f"{order_id} completed, but has no parcel"]
+
+
+@pytest.mark.kafka
+async def test_with_a_broker_every_event_is_published_too(
+    tmp_path: Path, orders: Path, dsn: str, kafka: str
+) -> None:
+    topic = f"demo-{uuid.uuid4()}"
+    found = await summary(
+        tmp_path,
+        "--orders",
+        orders,
+        dsn=dsn,
+        SAGA_KAFKA_BOOTSTRAP_SERVERS=kafka,
+        SAGA_KAFKA_TOPIC=topic,
+    )
+    assert found["relay"] == {
+        "broker": kafka,
+        "published": found["chains"]["events"],
+        "lag": 0,
+    }
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends the children")
