@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from orchestrator import Order, Orchestrator, Status
+from orchestrator import Orchestrator, Order, Status
 from orchestrator.bootstrap import Catalogue, Settings, open_app
 from sagas import order_fulfilment
 from sagas.participants.books import balance_books
