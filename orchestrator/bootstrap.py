@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.kafka import KafkaSettings, check, open_publisher
-from orchestrator.adapters.postgres import checkup, migrate
+from orchestrator.adapters.postgres import checkup, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.saga import Saga
@@ -154,7 +154,7 @@ async def open_app(
     telemetry = telemetry or SilentTelemetry()
     async with open_database(settings) as database:
         if database.embedded:
-            await asyncio.to_thread(migrate.upgrade, database.dsn)
+            await _migrate_if_needed(database.dsn)
         async with open_store(database.dsn) as store:
             orchestrator = Orchestrator(store, JsonCodec(), telemetry, catalogue.sagas)
             try:
@@ -212,25 +212,43 @@ def observe(metrics_port: int | None) -> Telemetry:
 async def migrate_database(settings: Settings, revision: str = "head") -> tuple[str, str | None]:
     """Bring the database to *revision*; where it is, and the revision it is at now."""
     async with open_database(settings) as database:
-        await asyncio.to_thread(migrate.upgrade, database.dsn, revision)
-        return database.shown, await asyncio.to_thread(migrate.current, database.dsn)
+        await asyncio.to_thread(_migrate().upgrade, database.dsn, revision)
+        return database.shown, await asyncio.to_thread(_migrate().current, database.dsn)
 
 
 async def schema_of(settings: Settings) -> tuple[str | None, str]:
     """The revision that the database is at, and the one that this code wants."""
     async with open_database(settings) as database:
-        return await asyncio.to_thread(migrate.current, database.dsn), migrate.head()
+        return await asyncio.to_thread(_migrate().current, database.dsn), schema.head()
+
+
+async def _migrate_if_needed(dsn: str) -> None:
+    """An embedded database is ours alone: it is brought up to date without being asked."""
+    if not await checkup.is_current(dsn):
+        await asyncio.to_thread(_migrate().upgrade, dsn)
+
+
+def _migrate() -> Any:
+    """Alembic takes half a second to import, and most commands never need it."""
+    from orchestrator.adapters.postgres import migrate
+
+    return migrate
 
 
 async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
-    """Look at everything that a worker and a relay need, without changing it."""
+    """Look at everything that a worker and a relay need, without changing it.
+
+    An embedded database is brought up to date first, as every command does.
+    """
     findings: list[Finding] = []
     try:
         async with open_database(settings) as database:
-            note = "; for trying, developing and single machines" if database.embedded else ""
-            findings.append(Finding("database", Verdict.FINE, f"{database.shown}{note}"))
+            if database.embedded:
+                await asyncio.to_thread(migrate.upgrade, database.dsn)
             definitions = [(saga.name, saga.version) for saga in catalogue.sagas]
-            findings += await checkup.examine(database.dsn, definitions)
+            examined = await checkup.examine(database.dsn, definitions)
+            note = "; for trying, developing and single machines" if database.embedded else ""
+            findings = [Finding("database", Verdict.FINE, f"{database.shown}{note}"), *examined]
     except UnavailableError as error:
         findings.append(Finding("database", Verdict.FAILED, str(error)))
     findings.append(await _diagnose_broker(settings))
@@ -300,10 +318,9 @@ def _import(name: str) -> Any:
 def redact(dsn: str) -> str:
     """*dsn* as it may be shown: no password, no parameters."""
     parts = urlsplit(dsn)
-    host = parts.hostname or "localhost"
-    port = f":{parts.port}" if parts.port else ""
+    hosts = parts.netloc.rpartition("@")[2] or "localhost"
     user = f"{parts.username}@" if parts.username else ""
-    return f"{parts.scheme}://{user}{host}{port}{parts.path}"
+    return f"{parts.scheme}://{user}{hosts}{parts.path}"
 
 
 def _settings(database_url: str | None) -> Settings:
@@ -313,8 +330,18 @@ def _settings(database_url: str | None) -> Settings:
 def _checked(dsn: str) -> str:
     """*dsn* for asyncpg. Raises InvalidInputError when it is not one for Postgres."""
     scheme, colon, rest = dsn.partition("://")
-    if not colon or scheme.split("+")[0] not in ("postgresql", "postgres"):
+    if not colon or scheme.split("+")[0] not in ("postgresql", "postgres") or not _has_ports(dsn):
+        # Not a word of what was found there: a password may be in it.
         raise InvalidInputError(
             "SAGA_DATABASE_URL must look like postgresql://user:password@host:5432/database"
         )
     return f"postgresql://{rest}"
+
+
+def _has_ports(dsn: str) -> bool:
+    """Whether what stands where the ports do can be ports."""
+    try:
+        hosts = urlsplit(dsn).netloc.rpartition("@")[2].split(",")
+        return all((urlsplit(f"//{host}").port or 0) >= 0 for host in hosts)
+    except ValueError:
+        return False

@@ -15,11 +15,13 @@ from orchestrator.domain.definition import (
     Step,
     Timeout,
 )
+from orchestrator.domain.events import Status
 from orchestrator.domain.policies import seconds
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import NodeState, SagaState, Settled
 
 DONE, UNDONE, FAILED, DOUBT, RUNNING, WAITING = "✓", "↩", "✗", "?", "…", "·"
+_FORWARD = frozenset({Status.PENDING, Status.RUNNING, Status.WAITING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +35,28 @@ class Line:
 
 
 def outline(saga: Saga[Any, Any], state: SagaState | None = None) -> list[Line]:
-    """The tree of *saga*, top down; with *state*, each leaf marked."""
+    """The tree of *saga*, top down; with *state*, each leaf marked.
+
+    Of a scope that ran again, the attempt that began last is shown.
+    """
     root = state.root if state is not None else NodeState()
-    return list(_lines(saga.tree, root, saga.name, 0))
+    forward = state is not None and state.status in _FORWARD
+    return list(_lines(saga.tree, root, saga.name, 0, forward=forward))
 
 
-def _lines(node: Primitive[Any, Any], known: NodeState, path: str, depth: int) -> Iterator[Line]:
-    yield Line(depth, _label(node), _mark(node, known), path)
+def _lines(
+    node: Primitive[Any, Any], known: NodeState, path: str, depth: int, *, forward: bool
+) -> Iterator[Line]:
+    yield Line(depth, _label(node), _mark(node, known, forward=forward), path)
     for index, child in enumerate(node.children):
-        segment = str(index)
-        if isinstance(node, Retry) and known.retries and f"0@{known.retries + 1}" in known.children:
-            segment = f"0@{known.retries + 1}"
-        yield from _lines(child, known.child(segment), f"{path}/{segment}", depth + 1)
+        segment = _last_attempt(known) if isinstance(node, Retry) else str(index)
+        below = known.child(segment)
+        yield from _lines(child, below, f"{path}/{segment}", depth + 1, forward=forward)
+
+
+def _last_attempt(known: NodeState) -> str:
+    attempts = (f"0@{number}" for number in range(known.retries + 1, 1, -1))
+    return next((segment for segment in attempts if segment in known.children), "0")
 
 
 def _label(node: Primitive[Any, Any]) -> str:
@@ -65,7 +77,7 @@ def _label(node: Primitive[Any, Any]) -> str:
             return type(node).__name__
 
 
-def _mark(node: Primitive[Any, Any], known: NodeState) -> str:
+def _mark(node: Primitive[Any, Any], known: NodeState, *, forward: bool) -> str:
     if not isinstance(node, Step | Pure):
         return ""
     if known.undone:
@@ -76,58 +88,74 @@ def _mark(node: Primitive[Any, Any], known: NodeState) -> str:
         return DOUBT
     if known.settled is Settled.FAILED:
         return FAILED
-    return RUNNING if known.announced > known.attempts else WAITING
+    if known.announced > known.attempts:
+        return RUNNING
+    if known.attempts:  # it failed and was to run again
+        return RUNNING if forward else FAILED
+    return WAITING
 
 
 def mermaid(saga: Saga[Any, Any], state: SagaState | None = None) -> str:
-    """The flow as a Mermaid flowchart; with *state*, steps carry their marks."""
-    marks = {line.path: line.mark for line in outline(saga, state)} if state else {}
-    drawing = _Drawing(marks)
-    drawing.lines.append("flowchart LR")
-    entry, ends = drawing.draw(saga.tree, saga.name)
-    drawing.lines.append(f"    start(({_quoted(saga.name)})) --> {entry}")
-    drawing.lines.append("    done((end))")
-    drawing.lines.extend(f"    {end} --> done" for end in ends)
-    return "\n".join(drawing.lines)
+    """The flow as a Mermaid flowchart; with *state*, leaves carry their marks."""
+    drawing = _Drawing(iter(outline(saga, state)), marked=state is not None)
+    entry, ends = drawing.draw(saga.tree)
+    return "\n".join(
+        [
+            "flowchart LR",
+            *drawing.lines,
+            f"    start(({_quoted(saga.name)})) --> {entry}",
+            "    done((end))",
+            *(f"    {end} --> done" for end in ends),
+        ]
+    )
 
 
 class _Drawing:
-    def __init__(self, marks: dict[str, str]) -> None:
-        self.marks = marks
-        self.lines: list[str] = []
-        self.count = 0
+    """Nodes and arrows; takes one line of the outline for each node of the tree."""
 
-    def draw(self, node: Primitive[Any, Any], path: str) -> tuple[str, list[str]]:
+    def __init__(self, outline: Iterator[Line], *, marked: bool) -> None:
+        self._outline = outline
+        self._marked = marked
+        self._count = 0
+        self.lines: list[str] = []
+
+    def draw(self, node: Primitive[Any, Any]) -> tuple[str, list[str]]:
         """Where the part begins, and where it ends."""
+        line = next(self._outline)
         match node:
-            case Sequential(steps):
-                entry, ends = self.draw(steps[0], f"{path}/0")
-                for index, child in enumerate(steps[1:], start=1):
-                    following, after = self.draw(child, f"{path}/{index}")
-                    self.lines.extend(f"    {end} --> {following}" for end in ends)
-                    ends = after
-                return entry, ends
-            case Parallel(branches):
-                fork = self._node("{", "all", "}")
-                ends = []
-                for index, branch in enumerate(branches):
-                    entry, after = self.draw(branch, f"{path}/{index}")
-                    self.lines.append(f"    {fork} --> {entry}")
-                    ends += after
-                return fork, ends
+            case Sequential():
+                return self._chain(node)
+            case Parallel():
+                return self._fork(node)
             case Retry() | Timeout():
-                entry, ends = self.draw(node.inner, f"{path}/0")
-                self.lines.append(f"    {entry} -. {_quoted(_label(node))} .-> {entry}")
+                entry, ends = self.draw(node.inner)
+                self.lines.append(f"    {entry} -. {_quoted(line.label)} .-> {entry}")
                 return entry, ends
             case _:
-                mark = self.marks.get(path, "")
-                label = f"{mark} {_label(node)}" if mark else _label(node)
-                name = self._node("[", label, "]")
-                return name, [name]
+                mark = f"{line.mark} " if self._marked and line.mark else ""
+                leaf = self._node("[", f"{mark}{line.label}", "]")
+                return leaf, [leaf]
+
+    def _chain(self, node: Sequential[Any, Any]) -> tuple[str, list[str]]:
+        entry, ends = self.draw(node.steps[0])
+        for child in node.steps[1:]:
+            following, after = self.draw(child)
+            self.lines.extend(f"    {end} --> {following}" for end in ends)
+            ends = after
+        return entry, ends
+
+    def _fork(self, node: Parallel[Any, *tuple[Any, ...]]) -> tuple[str, list[str]]:
+        fork = self._node("{", "all", "}")
+        ends: list[str] = []
+        for branch in node.branches:
+            entry, after = self.draw(branch)
+            self.lines.append(f"    {fork} --> {entry}")
+            ends += after
+        return fork, ends
 
     def _node(self, left: str, label: str, right: str) -> str:
-        self.count += 1
-        name = f"n{self.count}"
+        self._count += 1
+        name = f"n{self._count}"
         self.lines.append(f"    {name}{left}{_quoted(label)}{right}")
         return name
 

@@ -88,7 +88,7 @@ class GroupCommit(Generic[Item, Answer]):
 class Recorder:
     """Appends events in groups. Each append comes back durable, fenced, or unknown."""
 
-    def __init__(self, events: EventStore, telemetry: Telemetry, limit: int = 250) -> None:
+    def __init__(self, events: EventStore, telemetry: Telemetry, limit: int = 100) -> None:
         self._events = events
         self._group: GroupCommit[Append, int] = GroupCommit(
             "append", self._commit, telemetry, limit

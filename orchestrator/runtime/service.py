@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import json
 import os
 import time
 import uuid
@@ -48,6 +49,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 KEY_LIMIT = 500
+CONTEXT_LIMIT = 16 * 1024
 _CONTEXT_FIELDS = (
     "correlation_id", "causation_id", "trace_id", "span_id", "user_id",
     "metadata", "tags", "baggage",
@@ -204,7 +206,7 @@ class Orchestrator:
             saga.fingerprint,
             key,
             text,
-            self.codec.encode(fields, dict[str, Any]),
+            _context_text(fields),
             fields["correlation_id"],
             fields.get("tags", {}),
         )
@@ -477,6 +479,21 @@ def _is_id(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
+
+
+def _context_text(fields: Mapping[str, Any]) -> str:
+    """The context as JSON. InvalidInputError when it holds anything but text, or too much."""
+    try:
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode())
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"the context must hold text only: {error}") from error
+    if size > CONTEXT_LIMIT:
+        raise InvalidInputError(
+            f"a context of {size:,} bytes is over the limit of {CONTEXT_LIMIT:,}: it goes along "
+            "with every step; put data into the input"
+        )
+    return text
 
 
 def _check_key(key: str) -> None:

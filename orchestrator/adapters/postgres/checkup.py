@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from orchestrator.adapters.postgres.migrate import verify_schema
 from orchestrator.adapters.postgres.pool import Connection, Database, PostgresSettings
+from orchestrator.adapters.postgres.schema import verify_schema
 from orchestrator.adapters.postgres.statements import sql
 from orchestrator.errors import SchemaError
 from orchestrator.ports import Definition, Finding, Verdict
@@ -22,6 +22,20 @@ async def examine(dsn: str, definitions: Sequence[Definition]) -> list[Finding]:
             return [finding async for finding in _findings(connection, definitions)]
     finally:
         await connection.close()
+
+
+async def is_current(dsn: str) -> bool:
+    """Whether the schema is the one that this code wants."""
+    database = Database(dsn, PostgresSettings())
+    connection = await database.connect("schema")
+    try:
+        with database.translated():
+            await verify_schema(connection)
+    except SchemaError:
+        return False
+    finally:
+        await connection.close()
+    return True
 
 
 async def _findings(

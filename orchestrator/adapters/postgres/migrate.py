@@ -1,12 +1,11 @@
-"""Bring a schema up or down, and refuse to work on one that does not fit this code."""
+"""Bring a schema up or down."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -21,12 +20,10 @@ from sqlalchemy.pool import NullPool
 
 from orchestrator.adapters.postgres.partitions import ensure_partitions
 from orchestrator.adapters.postgres.pool import Connection
+from orchestrator.adapters.postgres.schema import VERSION_TABLE, scripts
 from orchestrator.adapters.postgres.tables import metadata
 from orchestrator.adapters.postgres.trouble import TROUBLE, reason, where
 from orchestrator.errors import SchemaError, UnavailableError
-
-VERSION_TABLE = "saga_schema_version"
-"""Not Alembic's usual name: the tables may live in a database that has migrations of its own."""
 
 _ALONE = text("SELECT pg_advisory_lock(hashtext('saga'), hashtext('migrate'))")
 
@@ -61,31 +58,6 @@ def current(dsn: str) -> str | None:
     found: list[str | None] = []
     on_database(dsn, lambda connection: found.append(_revision_of(connection)), alone=False)
     return found[0]
-
-
-@cache
-def head() -> str:
-    """The revision that this code wants."""
-    return max(path.name[:4] for path in (_scripts() / "versions").glob("[0-9]*_*.py"))
-
-
-async def verify_schema(connection: Connection) -> None:
-    """Raise SchemaError unless the database is at the revision that this code wants."""
-    try:
-        found = await connection.fetchval(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
-    except asyncpg.UndefinedTableError:
-        found = None
-    if found is None:
-        raise SchemaError("the database is not migrated; run `saga migrate`")
-    if found < head():
-        raise SchemaError(
-            f"the database is at schema {found}, this code wants {head()}; run `saga migrate`"
-        )
-    if found > head():
-        raise SchemaError(
-            f"the database is at schema {found}, newer than the {head()} that this code knows; "
-            "upgrade the package saga-orchestrator"
-        )
 
 
 def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
@@ -144,7 +116,7 @@ def _on(dsn: str, work: Callable[[AsyncConnection], Any], *, alone: bool = True)
 
 def _alembic(connection: SyncConnection, act: Callable[[Config], None]) -> None:
     config = Config()
-    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     config.attributes["connection"] = connection
     act(config)
 
@@ -163,10 +135,3 @@ async def _driver(connection: AsyncConnection) -> Connection:
 def _plain(dsn: str) -> str:
     scheme, colon, rest = dsn.partition("://")
     return f"{scheme.split('+')[0]}{colon}{rest}"
-
-
-def _scripts() -> Path:
-    """The migrations: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parents[2]
-    inside = package / "_migrations"
-    return inside if inside.is_dir() else package.parent / "migrations"

@@ -11,10 +11,10 @@ from orchestrator.adapters.postgres.feed import PostgresFeed
 from orchestrator.adapters.postgres.fleet import PostgresFleet
 from orchestrator.adapters.postgres.hints import PostgresHints
 from orchestrator.adapters.postgres.inbox import PostgresInbox
-from orchestrator.adapters.postgres.migrate import verify_schema
 from orchestrator.adapters.postgres.pool import Database, PostgresSettings
 from orchestrator.adapters.postgres.read_model import PostgresReadModel
 from orchestrator.adapters.postgres.requests import PostgresRequests
+from orchestrator.adapters.postgres.schema import verify_schema
 from orchestrator.adapters.postgres.work_queue import PostgresWorkQueue
 from orchestrator.ports import Store
 

@@ -5,42 +5,58 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json as jsonlib
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
-from orchestrator.bootstrap import App
+from orchestrator.bootstrap import App, Settings
 from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.events import Json as JsonText
 from orchestrator.domain.events import Status
 from orchestrator.domain.saga import Saga
-from orchestrator.errors import InvalidInputError
-from orchestrator.faces.cli.common import Json, SagaId, Sagas, application, out, run, tell
+from orchestrator.errors import InvalidInputError, SagaFailedError
+from orchestrator.faces.cli.common import (
+    Json,
+    SagaId,
+    Sagas,
+    application,
+    catalogue,
+    err,
+    out,
+    progress,
+    run,
+    tell,
+)
+from orchestrator.faces.cli.inputs import key_in, orders
 from orchestrator.faces.cli.render import clean
-from orchestrator.runtime.service import Handle, Order
+from orchestrator.runtime.service import Order
 
 BATCH = 500
-FOR_EVER = -1.0
+PATIENCE = 3.0
 
 
 def start(
-    name: Annotated[str, typer.Argument(help="The saga, by its name.")],
-    input_: Annotated[str, typer.Option("--input", help="JSON, @file, or - for standard input.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The saga, by its name.")],
+    input_: Annotated[
+        str,
+        typer.Option(
+            "--input", metavar="JSON|@FILE|-", help="JSON, a file, or - for standard input."
+        ),
+    ],
     key: Annotated[
         str | None, typer.Option(help="Business key: the same key and input start once.")
     ] = None,
     key_field: Annotated[
-        str | None, typer.Option(help="With JSON Lines: the field whose value is the key.")
+        str | None, typer.Option(help="The field of the input whose value is the key.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result.")] = False,
     within: Annotated[
-        float | None, typer.Option(min=0, help="With --wait: at most so many seconds.")
+        float | None, typer.Option(min=0, help="Wait for at most so many seconds.")
     ] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Not the newest version.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="This version, not the newest.")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="Who asked for it.")] = None,
     correlation_id: Annotated[str | None, typer.Option(help="The trail it belongs to.")] = None,
     sagas: Sagas = None,
@@ -48,17 +64,29 @@ def start(
 ) -> None:
     """Start a saga; JSON Lines start many, all checked before the first is stored.
 
+    Prints the id; with --wait the result, and exits 1 when the saga did not complete.
+
     Example: saga start order-fulfilment --input @order.json --key order-17 --wait
     """
     context = WorkflowContext(user_id=user, correlation_id=correlation_id)
+    waits = wait or within is not None
 
     async def work() -> bool:
-        async with application(sagas, needed=True) as app:
+        async with application(catalogue(sagas, Settings())) as app:
             saga = app.orchestrator.find_saga(name, version)
-            orders = _orders(app, saga, input_, key, key_field, context)
-            if len(orders) == 1:
-                return await _start_one(app, saga, orders[0], wait, within, json)
-            return await _start_many(app, saga, orders, wait, within, json)
+
+            def read(text: str) -> Order[Any]:
+                value = app.orchestrator.codec.decode(JsonText(text), saga.input_type)
+                found = key if key_field is None else key_in(text, key_field)
+                return Order(value, found, context)
+
+            found, many = orders(input_, read)
+            if key is not None and many:
+                raise InvalidInputError("--key names one instance; with JSON Lines: --key-field")
+            if many:
+                return await _start_many(app, saga, found, waits, within, json)
+            await _start_one(app, saga, found[0], waits, within, json)
+            return True
 
     if not run(work, as_json=json):
         raise typer.Exit(1)
@@ -67,7 +95,9 @@ def start(
 def cancel(
     saga_id: SagaId,
     reason: Annotated[str, typer.Option(help="Why; it is recorded.")] = "",
-    actor: Annotated[str | None, typer.Option(help="Who; your login name if left out.")] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Who; it is recorded.", show_default="your login name")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Take an instance back: what runs settles, then everything done is undone.
@@ -85,126 +115,97 @@ def cancel(
     if json:
         tell({"id": found, "cancel": "accepted"})
     else:
-        out.print(f"accepted; it will be compensated: saga watch {found}")
+        out.print(f"accepted; watch it being undone: saga watch {found}")
 
 
 # ---------------------------------------------------------------------------- parts
-
-
-def _orders(
-    app: App,
-    saga: Saga[Any, Any],
-    given: str,
-    key: str | None,
-    key_field: str | None,
-    context: WorkflowContext,
-) -> list[Order[Any]]:
-    texts = _texts(given)
-    if key is not None and len(texts) > 1:
-        raise InvalidInputError("--key names one instance; with several inputs say --key-field")
-    orders = []
-    for number, text in enumerate(texts, start=1):
-        try:
-            value = app.orchestrator.codec.decode(JsonText(text), saga.input_type)
-            found = key if key_field is None else _key_in(text, key_field)
-        except InvalidInputError as error:
-            if len(texts) == 1:
-                raise
-            problems = error.problems or (str(error),)
-            raise InvalidInputError(
-                f"line {number} is not valid; nothing was stored", problems
-            ) from error
-        orders.append(Order(value, found, context))
-    return orders
-
-
-def _texts(given: str) -> list[str]:
-    """The inputs: one JSON text, or one for each line of JSON Lines."""
-    if given == "-":
-        text = sys.stdin.read()
-    elif given.startswith("@"):
-        try:
-            text = Path(given[1:]).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"--input {given}: {error}") from error
-    else:
-        return [given]
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise InvalidInputError(f"--input {given}: there is nothing in it")
-    if len(lines) > 1:
-        try:
-            jsonlib.loads(text)
-        except ValueError:
-            return lines
-    return [text]
-
-
-def _key_in(text: str, field: str) -> str:
-    value = jsonlib.loads(text)
-    found = value.get(field) if isinstance(value, dict) else None
-    if not isinstance(found, str | int):
-        raise InvalidInputError(f"--key-field: there is no field {field!r} that can be a key")
-    return str(found)
 
 
 async def _start_one(
     app: App,
     saga: Saga[Any, Any],
     order: Order[Any],
-    wait: bool,
+    waits: bool,
     within: float | None,
     as_json: bool,
-) -> bool:
+) -> None:
     handle = await app.orchestrator.start(saga, order.input, key=order.key, context=order.context)
-    if not wait:
+    if not waits:
+        tell({"id": handle.saga_id}) if as_json else out.print(handle.saga_id)
+        return
+    if not as_json:
+        err.print(f"[dim]started {handle.saga_id}[/dim]")
+    result: Any = None
+    status = None
+    try:
+        status = await _end(app, handle.saga_id, within, as_json=as_json)
+        result = await app.orchestrator.result_of(handle.saga_id, status)
+    except (SagaFailedError, TimeoutError):
         if as_json:
-            tell({"id": handle.saga_id})
-        else:
-            out.print(handle.saga_id)
-        return True
-    status = await app.orchestrator.wait(handle.saga_id, within)
-    result: Any = await app.orchestrator.result_of(handle.saga_id, status)
+            status = status or (await handle.status())
+            tell({"id": handle.saga_id, "status": str(status), "result": None})
+        raise
     if as_json:
         tell({"id": handle.saga_id, "status": str(status), "result": result})
     else:
         out.print(clean(jsonlib.dumps(result, ensure_ascii=False)))
-    return True
+
+
+async def _end(app: App, saga_id: str, within: float | None, *, as_json: bool) -> Status:
+    """How it ended; says so when nobody seems to work on it."""
+    waiting = asyncio.ensure_future(app.orchestrator.wait(saga_id, within))
+    try:
+        await asyncio.wait({waiting}, timeout=PATIENCE)
+        if not (as_json or waiting.done()):
+            status = (await app.orchestrator.get(saga_id)).status
+            if status is Status.PENDING:
+                err.print("no worker has taken it up yet; is one running that has it? saga worker")
+        return await waiting
+    finally:
+        waiting.cancel()
 
 
 async def _start_many(
     app: App,
     saga: Saga[Any, Any],
-    orders: Sequence[Order[Any]],
-    wait: bool,
+    found: Sequence[Order[Any]],
+    waits: bool,
     within: float | None,
     as_json: bool,
 ) -> bool:
-    handles: list[Handle[Any]] = []
-    with Progress(disable=as_json, transient=True) as progress:
-        bar = progress.add_task("starting", total=len(orders))
-        for first in range(0, len(orders), BATCH):
-            handles += await app.orchestrator.start_many(saga, orders[first : first + BATCH])
-            progress.update(bar, completed=len(handles))
-        if not wait:
-            ids = [handle.saga_id for handle in handles]
-            tell({"started": len(ids), "ids": ids}) if as_json else out.print(f"{len(ids)} started")
-            return True
-        bar = progress.add_task("running", total=len(handles))
-        counts: dict[str, int] = {}
-        waits = [app.orchestrator.wait(handle.saga_id, within) for handle in handles]
-        for ended in asyncio.as_completed(waits):
+    ids: list[str] = []
+    with progress(as_json=as_json) as bars:
+        bar = bars.add_task("starting", total=len(found))
+        for first in range(0, len(found), BATCH):
+            handles = await app.orchestrator.start_many(saga, found[first : first + BATCH])
+            ids += [handle.saga_id for handle in handles]
+            bars.update(bar, completed=len(ids))
+    if not waits:
+        tell({"started": len(ids), "ids": ids}) if as_json else out.print("\n".join(ids))
+        return True
+    counts = await _ends(app, ids, within, as_json=as_json)
+    if as_json:
+        tell({"started": len(ids), "ids": ids, "ended": counts})
+    else:
+        out.print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+    return set(counts) == {str(Status.COMPLETED)}
+
+
+async def _ends(
+    app: App, ids: Sequence[str], within: float | None, *, as_json: bool
+) -> dict[str, int]:
+    """How many ended how."""
+    counts: dict[str, int] = {}
+    with progress(as_json=as_json) as bars:
+        bar = bars.add_task("running", total=len(ids))
+        for ended in asyncio.as_completed([app.orchestrator.wait(one, within) for one in ids]):
             try:
                 status = str(await ended)
             except TimeoutError:
                 status = "not ended"
             counts[status] = counts.get(status, 0) + 1
-            progress.advance(bar)
-    if as_json:
-        tell({"started": len(handles), "ended": counts})
-    else:
-        out.print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
-    return set(counts) == {str(Status.COMPLETED)}
+            bars.advance(bar)
+    return counts
 
 
 def _login() -> str:

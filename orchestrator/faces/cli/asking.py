@@ -1,25 +1,35 @@
-"""Commands that look: list, show, history, watch, replay, verify, graph."""
+"""Commands that look at instances: list, show, history, graph."""
 
 from __future__ import annotations
 
-import asyncio
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.live import Live
-from rich.progress import Progress
-from rich.table import Table
+from rich.text import Text
 
-from orchestrator.bootstrap import App
+from orchestrator.bootstrap import Catalogue, Settings
 from orchestrator.domain.drawing import mermaid, outline
 from orchestrator.domain.events import ENDED, Status
+from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import SagaState
 from orchestrator.errors import InvalidInputError, NotFoundError
 from orchestrator.faces.cli import render
-from orchestrator.faces.cli.common import Json, SagaId, Sagas, application, out, run, tell
+from orchestrator.faces.cli.common import (
+    Json,
+    SagaId,
+    Sagas,
+    application,
+    optional_catalogue,
+    out,
+    run,
+    tell,
+)
 from orchestrator.ports import Filter, Instance
+
+MARKS = "✓ done  ↩ undone  ✗ failed  ? in doubt  … running  · not begun"
 
 
 def list_(
@@ -46,24 +56,30 @@ def list_(
         tell([render.instance_json(instance) for instance in found])
     elif found:
         out.print(render.instances(found))
+    elif status or name or tag or since:
+        out.print("no instance is like that")
     else:
-        out.print("no instances; start one: saga start NAME --input '{...}'")
+        out.print("no instances yet; start one: saga start NAME --input JSON")
 
 
 def show(saga_id: SagaId, sagas: Sagas = None, json: Json = False) -> None:
-    """Show where an instance stands: its row, its tree, what it waits for.
+    """Show where an instance stands: its row, its tree, what it waits for, what failed last.
 
     Example: saga show 0199c2e4
     """
 
     async def work() -> None:
-        async with application(sagas) as app:
+        async with application(optional_catalogue(sagas, Settings())) as app:
             instance = await app.orchestrator.get(saga_id)
             state = await app.orchestrator.state(instance.saga_id)
-            if json:
-                tell(_shown_json(app, instance, state))
-            else:
-                _show(app, instance, state)
+            failures = [
+                f"{render.step_of(entry)}: {why}".removeprefix(": ")
+                async for entry in app.orchestrator.history(instance.saga_id)
+                if (why := render.failure_of(entry))
+            ]
+            saga = app.orchestrator.sagas.get((instance.name, instance.version))
+        show_ = _show_json if json else _show
+        show_(instance, state, saga, failures[-1] if failures else "")
 
     run(work, as_json=json)
 
@@ -87,75 +103,12 @@ def history(
             ]
         if json:
             tell([render.entry_json(entry) for entry in entries])
-        else:
+        elif entries:
             out.print(render.history(entries))
+        else:
+            out.print("no events yet: no worker has taken it up")
 
     run(work, as_json=json)
-
-
-def watch(
-    saga_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="An instance; all of them if left out.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Watch one instance until it ends, or the counts of all until Ctrl-C.
-
-    Example: saga watch 0199c2e4
-    """
-    run(lambda: _watch_all(json) if saga_id is None else _watch_one(saga_id, json), as_json=json)
-
-
-def replay(saga_id: SagaId, json: Json = False) -> None:
-    """Fold the history again, without any effect, and compare it with the row.
-
-    Example: saga replay 0199c2e4
-    """
-
-    async def work() -> bool:
-        async with application() as app:
-            done = await app.orchestrator.replay(saga_id)
-        if json:
-            tell({"id": done.saga_id, "events": done.events, "folded": str(done.folded),
-                  "stored": str(done.stored), "agrees": done.agrees})  # fmt: skip
-        else:
-            verdict = "agrees with" if done.agrees else "DIFFERS from"
-            out.print(
-                f"{done.events} events fold to {done.folded}, which {verdict} the row ({done.stored})"
-            )
-        return done.agrees
-
-    if not run(work, as_json=json):
-        raise typer.Exit(1)
-
-
-def verify(
-    saga_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="An instance; all of them if left out.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Check the hash chain of one instance, or of all.
-
-    Example: saga verify
-    """
-
-    async def work() -> tuple[int, int]:
-        async with application() as app:
-            if saga_id is not None:
-                return 1, await app.orchestrator.verify(saga_id)
-            total = sum((await app.store.reads.counts()).values())
-            with Progress(disable=json, transient=True) as progress:
-                bar = progress.add_task("verifying", total=total)
-                return await app.orchestrator.verify_all(
-                    lambda done: progress.update(bar, completed=done)
-                )
-
-    sagas, events = run(work, as_json=json)
-    if json:
-        tell({"sagas": sagas, "events": events, "verified": True})
-    else:
-        out.print(f"{sagas} hash chains with {events} events verified")
 
 
 def graph(
@@ -169,24 +122,34 @@ def graph(
     """
 
     async def work() -> str:
-        async with application(sagas) as app:
-            try:
-                return mermaid(app.orchestrator.find_saga(name_or_id))
-            except NotFoundError as unknown:
-                if not re.fullmatch(r"[0-9a-fA-F-]{4,36}", name_or_id):
-                    raise unknown from None
-            instance = await app.orchestrator.get(name_or_id)
-            saga = app.orchestrator.find_saga(instance.name, instance.version)
-            return mermaid(saga, await app.orchestrator.state(instance.saga_id))
+        found = optional_catalogue(sagas, Settings())
+        versions = [saga for saga in found.sagas if saga.name == name_or_id]
+        if versions:  # needs no database
+            return mermaid(max(versions, key=lambda saga: saga.version))
+        return await _graph_of_instance(name_or_id, found)
 
     drawn = run(work, as_json=json)
     if json:
         tell({"mermaid": drawn})
     else:
-        typer.echo(drawn)
+        typer.echo("\n".join(render.visible(line) for line in drawn.split("\n")))
 
 
 # ---------------------------------------------------------------------------- parts
+
+
+async def _graph_of_instance(saga_id: str, found: Catalogue) -> str:
+    async with application(found) as app:
+        if not re.fullmatch(r"[0-9a-fA-F-]{4,36}", saga_id):
+            app.orchestrator.find_saga(saga_id)  # says which names come nearest
+        instance = await app.orchestrator.get(saga_id)
+        saga = app.orchestrator.sagas.get((instance.name, instance.version))
+        if saga is None:
+            raise NotFoundError(
+                f"{instance.name} version {instance.version} is not known in this process; "
+                "say --sagas MODULE"
+            )
+        return mermaid(saga, await app.orchestrator.state(instance.saga_id))
 
 
 def _waits_for(instance: Instance, *, known: bool) -> str:
@@ -198,82 +161,51 @@ def _waits_for(instance: Instance, *, known: bool) -> str:
         return f"its steps, at worker {instance.owner}"
     if instance.due_at is not None and instance.due_at > datetime.now(UTC):
         return f"the time: {render.when(instance.due_at)} UTC"
-    served = "" if known else " (this process has no such saga: --sagas MODULE)"
+    served = "" if known else " (this process has no such saga)"
     return f"a worker that has {instance.name} version {instance.version}{served}"
 
 
-def _shown_json(app: App, instance: Instance, state: SagaState) -> dict[str, Any]:
-    saga = app.orchestrator.sagas.get((instance.name, instance.version))
-    return {
-        **render.instance_json(instance),
-        "waits_for": _waits_for(instance, known=saga is not None),
-        "reason": state.stuck.reason if state.stuck else state.reason or None,
-        "undone": list(state.undone),
-        "definition_known": saga is not None,
-        "tree": [
-            {"path": line.path, "label": line.label, "mark": line.mark, "depth": line.depth}
-            for line in (outline(saga, state) if saga else [])
-        ],
-    }
+def _show_json(
+    instance: Instance, state: SagaState, saga: Saga[Any, Any] | None, failure: str
+) -> None:
+    tell(
+        {
+            **render.instance_json(instance),
+            "waits_for": _waits_for(instance, known=saga is not None),
+            "reason": state.stuck.reason if state.stuck else state.reason or None,
+            "last_failure": failure or None,
+            "undone": list(state.undone),
+            "definition_known": saga is not None,
+            "tree": [
+                {"path": line.path, "label": line.label, "mark": line.mark, "depth": line.depth}
+                for line in (outline(saga, state) if saga else [])
+            ],
+        }
+    )
 
 
-def _show(app: App, instance: Instance, state: SagaState) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    saga = app.orchestrator.sagas.get((instance.name, instance.version))
-    rows: list[tuple[str, Any]] = [
+def _show(instance: Instance, state: SagaState, saga: Saga[Any, Any] | None, failure: str) -> None:
+    rows: Sequence[tuple[str, str | Text]] = (
         ("id", instance.saga_id),
-        ("saga", render.clean(f"{instance.name} version {instance.version}")),
+        ("saga", f"{instance.name} version {instance.version}"),
         ("status", render.status(instance.status)),
-        ("key", render.clean(instance.key or "")),
-        ("started", render.when(instance.created_at)),
+        ("key", instance.key or ""),
+        ("tags", "  ".join(f"{key}={value}" for key, value in instance.tags.items())),
+        ("started", f"{render.when(instance.created_at)} UTC"),
         ("events", str(instance.head)),
-        ("waits for", render.clean(_waits_for(instance, known=saga is not None))),
-        ("reason", render.clean(state.stuck.reason if state.stuck else state.reason)),
-    ]
+        ("waits for", _waits_for(instance, known=saga is not None)),
+        ("reason", state.stuck.reason if state.stuck else state.reason),
+        ("failed", failure),
+    )
     for label, value in rows:
         if value:
-            table.add_row(label, value)
-    out.print(table)
+            shown = value if isinstance(value, Text) else Text(render.visible(value))
+            out.print(Text(f"{label:<11}", style="dim").append_text(shown))
     if saga is None:
-        out.print("\n(the tree needs its definition: --sagas MODULE)")
+        out.print("\n(this process has no definition of it, so no tree: say --sagas MODULE)")
     else:
-        out.print("\n" + render.tree(outline(saga, state)))
-
-
-async def _watch_one(saga_id: str, as_json: bool) -> None:
-    async with application() as app:
-        instance = await app.orchestrator.get(saga_id)
-        seen = 0
-        while True:
-            for row in await app.store.events.read(instance.saga_id, seen):
-                entry = app.orchestrator.entry(row)
-                seen = entry.seq
-                if as_json:
-                    tell(render.entry_json(entry))
-                else:
-                    out.print(f"{render.when(entry.at)}  {entry.type:<24} {render.detail(entry)}")
-            instance = await app.orchestrator.get(instance.saga_id)
-            if instance.head == seen and (
-                instance.status in ENDED or instance.status is Status.STUCK
-            ):
-                return
-            await asyncio.sleep(0.2)
-
-
-async def _watch_all(as_json: bool) -> None:
-    async with application() as app:
-        if as_json:
-            while True:
-                counts = await app.store.reads.counts()
-                tell([{"saga": n, "status": str(s), "count": c} for (n, s), c in counts.items()])
-                await asyncio.sleep(1)
-        with Live(refresh_per_second=4) as live:
-            while True:
-                table = Table("saga", "status", "count", box=None)
-                for (name, status), count in sorted((await app.store.reads.counts()).items()):
-                    table.add_row(render.clean(name), render.status(status), str(count))
-                live.update(table)
-                await asyncio.sleep(0.5)
+        out.print(Text("\n").append_text(render.tree(outline(saga, state))))
+        out.print(f"\n[dim]{MARKS}[/dim]")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -284,11 +216,11 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _since(text: str) -> datetime:
-    if found := re.fullmatch(r"(\d+)([smhd])", text):
-        units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-        return datetime.now(UTC) - timedelta(**{units[found[2]]: int(found[1])})
     try:
+        if found := re.fullmatch(r"([0-9]+)([smhd])", text):
+            units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+            return datetime.now(UTC) - timedelta(**{units[found[2]]: int(found[1])})
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidInputError(f"--since {text!r}: write 30m, 2h, 7d or an ISO time") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

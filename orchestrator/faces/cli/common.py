@@ -7,11 +7,13 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.progress import Progress
 
 from orchestrator.bootstrap import App, Catalogue, Settings, load_catalogue, open_app
 from orchestrator.errors import (
@@ -22,15 +24,18 @@ from orchestrator.errors import (
     OrchestratorError,
     SagaFailedError,
     UnavailableError,
+    UnrecordableError,
 )
 from orchestrator.faces.cli.render import clean
 
 T = TypeVar("T")
 
+INTERRUPTED = 130
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (SagaFailedError, 1),
     (TimeoutError, 1),
     (InvalidInputError, 2),
+    (UnrecordableError, 2),
     (DefinitionError, 2),
     (ValidationError, 2),
     (NotFoundError, 3),
@@ -38,6 +43,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (UnavailableError, 5),
     (OrchestratorError, 1),
 )
+"""0 done, 1 the saga did not complete, 2 usage, 3 not found, 4 conflict, 5 unavailable."""
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Sagas = Annotated[
@@ -62,7 +68,7 @@ def catalogue(modules: list[str] | None, settings: Settings) -> Catalogue:
 
 
 def optional_catalogue(modules: list[str] | None, settings: Settings) -> Catalogue:
-    """As `catalogue`, but commands that only read can do without."""
+    """As `catalogue`, for commands that can do without the default ones."""
     if modules:
         return catalogue(modules, settings)
     try:
@@ -71,13 +77,9 @@ def optional_catalogue(modules: list[str] | None, settings: Settings) -> Catalog
         return Catalogue(())
 
 
-def application(
-    modules: list[str] | None = None, *, needed: bool = False
-) -> AbstractAsyncContextManager[App]:
-    """The wired application for one short command."""
-    settings = Settings()
-    found = catalogue(modules, settings) if needed else optional_catalogue(modules, settings)
-    return open_app(settings, found)
+def application(found: Catalogue | None = None) -> AbstractAsyncContextManager[App]:
+    """The wired application for one short command; without *found* it knows no saga."""
+    return open_app(Settings(), found)
 
 
 def run(work: Callable[[], Awaitable[T]], *, as_json: bool = False) -> T:
@@ -94,26 +96,52 @@ def run(work: Callable[[], Awaitable[T]], *, as_json: bool = False) -> T:
 
 def fail(error: Exception, *, as_json: bool = False) -> NoReturn:
     """Say what went wrong and what to do, and exit by the table."""
+    raise typer.Exit(report(error, as_json=as_json)) from error
+
+
+def report(error: Exception, *, as_json: bool = False) -> int:
+    """Say on stderr what went wrong and what to do; the exit code. Unknown errors are raised."""
     code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), None)
     if code is None:
         raise error
+    message, problems = _told(error)
     nearest = list(getattr(error, "nearest", ()))
-    problems = list(getattr(error, "problems", ()))
     if as_json:
-        told = {"error": type(error).__name__, "message": str(error), "exit_code": code}
+        told = {"error": type(error).__name__, "message": message, "exit_code": code}
+        told |= {"status": str(error.status)} if isinstance(error, SagaFailedError) else {}
         told |= {"nearest": nearest} if nearest else {}
         told |= {"problems": problems} if problems else {}
         sys.stderr.write(json.dumps(told) + "\n")
-    else:
-        err.print(f"[red]error:[/red] {clean(str(error))}")
-        for problem in problems:
-            err.print(f"  {clean(problem)}")
-        if nearest:
-            err.print(f"  nearest: {clean(', '.join(nearest))}")
-    raise typer.Exit(code)
+        return code
+    err.print(f"[red]error:[/red] {clean(message)}")
+    for problem in problems:
+        err.print(f"  {clean(problem)}")
+    if nearest:
+        err.print(f"  did you mean: {clean(', '.join(nearest))}")
+    return code
+
+
+def _told(error: Exception) -> tuple[str, list[str]]:
+    """The message, and a line for each thing that is wrong; nothing is said twice."""
+    if isinstance(error, ValidationError):  # ours are wrapped: this is the environment
+        return "the settings are not valid", [
+            f"{'.'.join(f'SAGA_{part}'.upper() for part in one['loc'])}: {one['msg']}"
+            for one in error.errors(include_url=False, include_input=False)
+        ]
+    problems = list(getattr(error, "problems", ()))
+    return str(error).removesuffix("; ".join(problems)).rstrip(": ") or str(error), problems
 
 
 def tell(value: Any) -> None:
     """One JSON value on a line of its own."""
-    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, default=_spelled) + "\n")
     sys.stdout.flush()
+
+
+def _spelled(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def progress(*, as_json: bool) -> Progress:
+    """A bar that is gone when the work is done; on stderr, and only where somebody watches."""
+    return Progress(console=err, transient=True, disable=as_json or not err.is_terminal)

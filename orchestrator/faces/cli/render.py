@@ -1,19 +1,18 @@
-"""How things look: tables, trees and JSON shapes, with nothing in a name that moves the cursor."""
+"""How things look: columns, trees and JSON shapes, with nothing in a name that moves the cursor."""
 
 from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from orchestrator.domain.drawing import Line
-from orchestrator.domain.events import Status
+from orchestrator.domain.events import Failure, Status
 from orchestrator.ports import Instance
 from orchestrator.runtime.service import HistoryEntry
 
@@ -24,18 +23,24 @@ STYLES = {
     Status.TERMINATED: "red",
     Status.COMPENSATING: "yellow",
 }
+DETAIL_LIMIT = 200
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+_UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("m", timedelta(minutes=1)))
 
 
-def clean(text: str) -> str:
-    """*text* with control, format and bidi characters spelled out and no markup in it."""
-    shown = "".join(
+def visible(text: str) -> str:
+    """*text* with control, format and bidi characters spelled out."""
+    return "".join(
         c
         if unicodedata.category(c) not in _UNSEEN
         else c.encode("unicode_escape", "surrogatepass").decode()
         for c in text
     )
-    return escape(shown)
+
+
+def clean(text: str) -> str:
+    """*text* for a place that reads markup: visible, and none of it markup."""
+    return escape(visible(text))
 
 
 def when(moment: datetime | None) -> str:
@@ -43,8 +48,32 @@ def when(moment: datetime | None) -> str:
     return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
+def age(moment: datetime) -> str:
+    """How long ago, in the largest unit that fits."""
+    passed = max(datetime.now(UTC) - moment, timedelta(0))
+    for letter, unit in _UNITS:
+        if passed >= unit:
+            return f"{passed // unit}{letter}"
+    return f"{passed.seconds}s"
+
+
 def status(value: Status) -> Text:
     return Text(value, style=STYLES.get(value, ""))
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Text:
+    """Rows under a header, each as wide as it is: nothing is cut or folded, so it can be copied."""
+    cells = [[Text(name, style="dim") for name in header]]
+    cells += [[c if isinstance(c, Text) else Text(visible(c)) for c in row] for row in rows]
+    widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        line = Text()
+        for cell, width in zip(row, widths, strict=True):
+            line.append_text(cell).append(" " * (width - cell.cell_len + 2))
+        line.rstrip()
+        lines.append(line)
+    return Text("\n").join(lines)
 
 
 def instance_json(instance: Instance) -> dict[str, Any]:
@@ -72,6 +101,7 @@ def entry_json(entry: HistoryEntry) -> dict[str, Any]:
     return {
         "seq": entry.seq,
         "type": entry.type,
+        "step": step_of(entry) or None,
         "node": entry.node,
         "attempt": row.attempt,
         "epoch": row.epoch,
@@ -82,51 +112,64 @@ def entry_json(entry: HistoryEntry) -> dict[str, Any]:
     }
 
 
-def instances(found: Iterable[Instance]) -> Table:
-    """A table of instances, newest first; ids can be copied whole."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True)
-    for name in ("saga", "status", "key", "events", "created (UTC)"):
-        table.add_column(name, overflow="fold")
-    for i in found:
-        name = f"{clean(i.name)} v{i.version}"
-        table.add_row(
-            i.saga_id, name, status(i.status), clean(i.key or ""), str(i.head), when(i.created_at)
-        )
-    return table
+def instances(found: Iterable[Instance]) -> Text:
+    """A line for each instance; ids can be copied whole."""
+    return columns(
+        ("id", "saga", "status", "age", "key"),
+        [
+            (i.saga_id, f"{i.name} v{i.version}", status(i.status), age(i.created_at), i.key or "")
+            for i in found
+        ],
+    )
 
 
-def history(entries: Iterable[HistoryEntry]) -> Table:
-    """A table of events in order."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("seq", "recorded (UTC)", "event", "node", "attempt", "epoch"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("detail", overflow="fold", max_width=80)
-    for e in entries:
-        attempt = str(e.row.attempt) if e.row.attempt else ""
-        table.add_row(
-            str(e.seq), when(e.at), e.type, clean(e.node), attempt, str(e.row.epoch), detail(e)
-        )
-    return table
+def history(entries: Iterable[HistoryEntry]) -> Text:
+    """A line for each event, in order."""
+    return columns(
+        ("seq", "recorded (UTC)", "event", "step", "node", "try", "epoch", "detail"),
+        [
+            (
+                str(e.seq),
+                when(e.at),
+                e.type,
+                step_of(e),
+                e.node,
+                str(e.row.attempt or ""),
+                str(e.row.epoch),
+                detail(e),
+            )
+            for e in entries
+        ],
+    )
+
+
+def step_of(entry: HistoryEntry) -> str:
+    """The name of the step, or of the pure function, that an event is about."""
+    return str(getattr(entry.event, "step", "") or getattr(entry.event, "name", ""))
+
+
+def failure_of(entry: HistoryEntry) -> str:
+    """What failed in an event, in a line; empty when nothing did."""
+    failure: Failure | None = getattr(entry.event, "failure", None)
+    return "" if failure is None else f"{failure.type}: {failure.message}"
 
 
 def detail(entry: HistoryEntry) -> str:
     """What is worth reading of an event at one glance."""
     event = entry.event
-    failure = getattr(event, "failure", None)
     due_at = getattr(event, "due_at", None)
+    actor = getattr(event, "actor", "")
     parts = [
-        str(getattr(event, "step", "") or getattr(event, "name", "")),
-        str(getattr(event, "reason", "")),
-        f"{failure.type}: {failure.message}" if failure is not None else "",
+        f"by {actor}" if actor else "",
+        str(getattr(event, "reason", "")) or failure_of(entry),
         str(getattr(event, "output", "")),
         str(getattr(event, "input", "")),
         f"due {when(due_at)}" if due_at is not None else "",
     ]
     text = "  ".join(part for part in parts if part)
-    return clean(text if len(text) <= 200 else f"{text[:199]}…")
+    return text if len(text) <= DETAIL_LIMIT else f"{text[: DETAIL_LIMIT - 1]}…"
 
 
-def tree(lines: Iterable[Line]) -> str:
+def tree(lines: Iterable[Line]) -> Text:
     """An outline with a mark before each leaf."""
-    return "\n".join(f"{'  ' * ln.depth}{ln.mark or '-'} {clean(ln.label)}" for ln in lines)
+    return Text("\n".join(f"{'  ' * ln.depth}{ln.mark or '-'} {visible(ln.label)}" for ln in lines))

@@ -1,0 +1,119 @@
+"""What the commands that stay share: signals, logs, and patience with a database that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from orchestrator.bootstrap import App, Catalogue, Settings, observe, open_app
+from orchestrator.errors import InvalidInputError, SchemaError, UnavailableError
+from orchestrator.faces.cli.common import INTERRUPTED, fail
+from orchestrator.ports import Telemetry
+
+log = logging.getLogger("saga")
+
+Serve = Callable[[App, asyncio.Event], Awaitable[None]]
+Prepare = Callable[[], tuple[Settings, Catalogue]]
+
+
+def stay(prepare: Prepare, serve: Serve, metrics_port: int | None, *, as_json: bool) -> None:
+    """Serve until a signal says stop; wait for a database that is away."""
+    _log_to_stderr(as_json=as_json)
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        _heed_signals(stop)
+        await _keep_serving(settings, found, serve, telemetry, stop)
+
+    try:
+        settings, found = prepare()
+        telemetry = _observe(metrics_port)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(main())
+    except Exception as error:  # noqa: BLE001 - sorted by the table of exit codes
+        fail(error, as_json=as_json)
+
+
+async def _keep_serving(
+    settings: Settings, found: Catalogue, serve: Serve, telemetry: Telemetry, stop: asyncio.Event
+) -> None:
+    wait, told = 0.5, ""
+    while not stop.is_set():
+        try:
+            async with open_app(settings, found, telemetry=telemetry) as app:
+                if told:
+                    log.info("the database is back")
+                    wait, told = 0.5, ""
+                await serve(app, stop)
+                return
+        except SchemaError:
+            raise
+        except (UnavailableError, OSError) as error:
+            if settings.database_url is None:
+                raise
+            if str(error) != told:
+                told = str(error)
+                log.warning("waits for the database: %s", told)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1.0))
+            wait = min(wait * 2, 5.0)
+
+
+def _observe(metrics_port: int | None) -> Telemetry:
+    try:
+        return observe(metrics_port)
+    except OSError as error:
+        raise InvalidInputError(f"--metrics-port {metrics_port}: {error}") from error
+
+
+def _heed_signals(stop: asyncio.Event) -> None:
+    """The first signal drains, the second ends at once."""
+    loop = asyncio.get_running_loop()
+
+    def heed() -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        log.info("hands over and ends; a second signal ends at once")
+        stop.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, heed)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed; steps do not notice, throughput does."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["error"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
+def _log_to_stderr(*, as_json: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+    handler.setFormatter(_JsonLines() if as_json else plain)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for chatty in ("aiokafka", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
