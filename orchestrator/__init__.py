@@ -3,21 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.domain.context import WorkflowContext
-from orchestrator.domain.definition import (
-    Attempted,
-    Compensation,
-    Completed,
-    Parallel,
-    Primitive,
-    Retry,
-    Sequential,
-    Step,
-    Timeout,
-    pure,
-    step,
-)
+from orchestrator.domain.definition import Parallel, Primitive, Retry, Sequential, Timeout, pure
 from orchestrator.domain.events import Status
+from orchestrator.domain.pairs import Compensation
 from orchestrator.domain.saga import Saga
+from orchestrator.domain.steps import Attempted, Completed, Step, step
 from orchestrator.errors import (
     ConflictError,
     DefinitionError,

@@ -244,7 +244,7 @@ async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
     try:
         async with open_database(settings) as database:
             if database.embedded:
-                await asyncio.to_thread(migrate.upgrade, database.dsn)
+                await _migrate_if_needed(database.dsn)
             definitions = [(saga.name, saga.version) for saga in catalogue.sagas]
             examined = await checkup.examine(database.dsn, definitions)
             note = "; for trying, developing and single machines" if database.embedded else ""

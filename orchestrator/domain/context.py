@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from orchestrator.domain.definition import Step
+    from orchestrator.domain.steps import Step
 
 T = TypeVar("T")
 

@@ -12,20 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.definition import (
-    Parallel,
-    Primitive,
-    Pure,
-    Retry,
-    Sequential,
-    Step,
-    Timeout,
-    Undo,
-)
+from orchestrator.domain.definition import Parallel, Primitive, Pure, Retry, Sequential, Timeout
 from orchestrator.domain.events import Event, Failure, Json, Status
 from orchestrator.domain.policies import seconds
 from orchestrator.domain.saga import Saga, is_composite
 from orchestrator.domain.state import NodeState, SagaState, Settled
+from orchestrator.domain.steps import Step, Undo
 
 Halted = frozenset[str] | None
 """None: go on. A set: these steps may be under way and settle; nothing else begins."""

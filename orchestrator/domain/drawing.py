@@ -6,19 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.domain.definition import (
-    Parallel,
-    Primitive,
-    Pure,
-    Retry,
-    Sequential,
-    Step,
-    Timeout,
-)
+from orchestrator.domain.definition import Parallel, Primitive, Pure, Retry, Sequential, Timeout
 from orchestrator.domain.events import Status
 from orchestrator.domain.policies import seconds
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import NodeState, SagaState, Settled
+from orchestrator.domain.steps import Step
 
 DONE, UNDONE, FAILED, DOUBT, RUNNING, WAITING = "✓", "↩", "✗", "?", "…", "·"
 _FORWARD = frozenset({Status.PENDING, Status.RUNNING, Status.WAITING})

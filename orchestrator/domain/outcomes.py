@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.domain.decider import Failed, InDoubt, Outcome
-from orchestrator.domain.definition import Step
 from orchestrator.domain.events import Failure
+from orchestrator.domain.steps import Step
 from orchestrator.errors import Permanent, Retryable
 
 MESSAGE_LIMIT = 2_000

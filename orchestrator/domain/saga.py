@@ -15,11 +15,11 @@ from orchestrator.domain.definition import (
     Pure,
     Retry,
     Sequential,
-    Step,
     Timeout,
     as_primitive,
     checked_name,
 )
+from orchestrator.domain.steps import Step
 from orchestrator.errors import DefinitionError
 
 

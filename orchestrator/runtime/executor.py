@@ -22,10 +22,10 @@ from orchestrator.domain.decider import (
     RunStep,
     Succeeded,
 )
-from orchestrator.domain.definition import Attempted, Completed, Step
 from orchestrator.domain.events import Failure, Json
 from orchestrator.domain.outcomes import failure_of, outcome_of
 from orchestrator.domain.saga import Saga
+from orchestrator.domain.steps import Attempted, Completed, Step
 from orchestrator.errors import InvalidInputError, UnrecordableError
 from orchestrator.ports import Clock, Codec, Telemetry
 

@@ -23,19 +23,12 @@ from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis, link
 from orchestrator.domain.context import WorkflowContext
-from orchestrator.domain.definition import (
-    Compensation,
-    Completed,
-    Primitive,
-    Retry,
-    Step,
-    Timeout,
-    pure,
-    step,
-)
+from orchestrator.domain.definition import Primitive, Retry, Timeout, pure
 from orchestrator.domain.events import ENDED, Event, Json, Status
+from orchestrator.domain.pairs import Compensation
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import fold
+from orchestrator.domain.steps import Completed, Step, step
 from orchestrator.errors import OwnershipLostError, Permanent, Retryable
 from orchestrator.ports import Append, Claim, EventRow, EventStore, StartRequest, Store
 from orchestrator.runtime.engine import Engine

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.domain.context import Surroundings, WorkflowContext
-from orchestrator.domain.definition import step
+from orchestrator.domain.steps import step
 
 
 class Bank:

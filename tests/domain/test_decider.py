@@ -9,19 +9,11 @@ import pytest
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.decider import Plan, RunCompensation, RunStep, Succeeded, plan
-from orchestrator.domain.definition import (
-    Parallel,
-    Primitive,
-    Retry,
-    Sequential,
-    Step,
-    Timeout,
-    pure,
-    step,
-)
+from orchestrator.domain.definition import Parallel, Primitive, Retry, Sequential, Timeout, pure
 from orchestrator.domain.events import ENDED, Failure, Status
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import SagaState
+from orchestrator.domain.steps import Step, step
 from tests.spec import BROKEN, DECLINED, START, UNKNOWN, Drive, given, kinds
 
 

@@ -12,8 +12,6 @@ import pytest
 
 from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.definition import (
-    Compensation,
-    Completed,
     Parallel,
     Primitive,
     Pure,
@@ -21,9 +19,10 @@ from orchestrator.domain.definition import (
     Sequential,
     Timeout,
     pure,
-    step,
 )
+from orchestrator.domain.pairs import Compensation
 from orchestrator.domain.saga import Saga
+from orchestrator.domain.steps import Completed, step
 from orchestrator.errors import DefinitionError
 
 

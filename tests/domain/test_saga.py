@@ -7,17 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.domain.definition import (
-    Compensation,
-    Parallel,
-    Retry,
-    Sequential,
-    Step,
-    Timeout,
-    pure,
-    step,
-)
+from orchestrator.domain.definition import Parallel, Retry, Sequential, Timeout, pure
+from orchestrator.domain.pairs import Compensation
 from orchestrator.domain.saga import Saga, is_composite, walk
+from orchestrator.domain.steps import Step, step
 from orchestrator.errors import DefinitionError
 
 

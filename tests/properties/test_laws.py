@@ -28,19 +28,11 @@ from orchestrator.domain.decider import (
     Succeeded,
     plan,
 )
-from orchestrator.domain.definition import (
-    Parallel,
-    Primitive,
-    Pure,
-    Retry,
-    Sequential,
-    Step,
-    Timeout,
-    step,
-)
+from orchestrator.domain.definition import Parallel, Primitive, Pure, Retry, Sequential, Timeout
 from orchestrator.domain.events import Event, Failure, Json, Status
 from orchestrator.domain.saga import Saga, is_composite
 from orchestrator.domain.state import TRANSITIONS, evolve, fold
+from orchestrator.domain.steps import Step, step
 from tests.spec import BROKEN, DECLINED, SAGA_ID, START, UNKNOWN, Answer, Drive, name_of
 
 pytestmark = pytest.mark.timeout(3_600)  # LAW_EXAMPLES may be large

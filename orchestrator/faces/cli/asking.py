@@ -73,9 +73,9 @@ def show(saga_id: SagaId, sagas: Sagas = None, json: Json = False) -> None:
             instance = await app.orchestrator.get(saga_id)
             state = await app.orchestrator.state(instance.saga_id)
             failures = [
-                f"{render.step_of(entry)}: {why}".removeprefix(": ")
+                f"{render.step_of(entry)}: {why}"
                 async for entry in app.orchestrator.history(instance.saga_id)
-                if (why := render.failure_of(entry))
+                if entry.node and (why := render.failure_of(entry))
             ]
             saga = app.orchestrator.sagas.get((instance.name, instance.version))
         show_ = _show_json if json else _show

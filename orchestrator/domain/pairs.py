@@ -1,0 +1,79 @@
+"""`Compensation`: steps and their undos written as pairs."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, overload
+
+from orchestrator.domain.definition import A, B, C, In, Out, Sequential
+from orchestrator.domain.steps import Step, UndoAction
+from orchestrator.errors import DefinitionError
+
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+G = TypeVar("G")
+
+Undoing = UndoAction[A, B] | None
+
+
+class Compensation(Sequential[In, Out]):
+    """Pairs of do and undo, in order: `Compensation(((create, delete), (send, None)))`."""
+
+    @overload
+    def __init__(
+        self: Compensation[A, B],
+        pairs: tuple[tuple[Step[A, B], Undoing[A, B]]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Compensation[A, C],
+        pairs: tuple[tuple[Step[A, B], Undoing[A, B]], tuple[Step[B, C], Undoing[B, C]]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Compensation[A, D],
+        pairs: tuple[
+            tuple[Step[A, B], Undoing[A, B]],
+            tuple[Step[B, C], Undoing[B, C]],
+            tuple[Step[C, D], Undoing[C, D]],
+        ],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Compensation[A, E],
+        pairs: tuple[
+            tuple[Step[A, B], Undoing[A, B]],
+            tuple[Step[B, C], Undoing[B, C]],
+            tuple[Step[C, D], Undoing[C, D]],
+            tuple[Step[D, E], Undoing[D, E]],
+        ],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Compensation[A, F],
+        pairs: tuple[
+            tuple[Step[A, B], Undoing[A, B]],
+            tuple[Step[B, C], Undoing[B, C]],
+            tuple[Step[C, D], Undoing[C, D]],
+            tuple[Step[D, E], Undoing[D, E]],
+            tuple[Step[E, F], Undoing[E, F]],
+        ],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Compensation[A, G],
+        pairs: tuple[
+            tuple[Step[A, B], Undoing[A, B]],
+            tuple[Step[B, C], Undoing[B, C]],
+            tuple[Step[C, D], Undoing[C, D]],
+            tuple[Step[D, E], Undoing[D, E]],
+            tuple[Step[E, F], Undoing[E, F]],
+            tuple[Step[F, G], Undoing[F, G]],
+        ],
+    ) -> None: ...
+    def __init__(self, pairs: tuple[tuple[Step[Any, Any], Any], ...]) -> None:
+        for do, _ in pairs:
+            if not isinstance(do, Step):
+                raise DefinitionError(f"a pair begins with a step; {do!r} is none")
+        steps = tuple(do if undo is None else do.undo(undo) for do, undo in pairs)
+        super().__init__(steps)
