@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.decider import (
+from orchestrator.domain.commands import (
     Command,
     Compute,
     Failed,
@@ -21,10 +21,8 @@ from orchestrator.domain.decider import (
     RunCompensation,
     RunStep,
     Succeeded,
-    decide,
-    frontier,
-    plan,
 )
+from orchestrator.domain.decider import decide, frontier, plan
 from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json, Status
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import SagaState, evolve, fold

@@ -6,12 +6,22 @@ moment, nor on where in a batch we were. So a plan made after a crash is the pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from orchestrator.domain import events as ev
+from orchestrator.domain.commands import (
+    Command,
+    Compute,
+    Failed,
+    InDoubt,
+    Outcome,
+    Plan,
+    RunCompensation,
+    RunStep,
+    Succeeded,
+)
 from orchestrator.domain.definition import Parallel, Primitive, Pure, Retry, Sequential, Timeout
 from orchestrator.domain.events import Event, Failure, Json, Status
 from orchestrator.domain.policies import seconds
@@ -21,79 +31,6 @@ from orchestrator.domain.steps import Step, Undo
 
 Halted = frozenset[str] | None
 """None: go on. A set: these steps may be under way and settle; nothing else begins."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunStep:
-    """Call the action of *step*. `timeout` bounds the attempt, `deadline` whatever is round it."""
-
-    path: str
-    step: Step[Any, Any]
-    attempt: int
-    input: Json
-    outputs: Mapping[str, Json]
-    timeout: timedelta | None = None
-    deadline: datetime | None = None
-    announced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """Call a pure function."""
-
-    path: str
-    node: Pure[Any, Any]
-    input: Json
-
-
-@dataclass(frozen=True, slots=True)
-class RunCompensation:
-    """Call what undoes *step*; `output` is None when it is not known."""
-
-    path: str
-    step: Step[Any, Any]
-    undo: Undo
-    attempt: int
-    input: Json
-    output: Json | None
-    outputs: Mapping[str, Json]
-    on_doubt: bool
-
-
-Command = RunStep | Compute | RunCompensation
-
-
-@dataclass(frozen=True, slots=True)
-class Succeeded:
-    """The call returned."""
-
-    output: Json = Json("null")
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The call says that nothing happened."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class InDoubt:
-    """Nobody knows whether it happened."""
-
-    failure: Failure
-
-
-Outcome = Succeeded | Failed | InDoubt
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to record, or else what to run; and when to look again if nothing happens before."""
-
-    decisions: tuple[Event, ...] = ()
-    commands: tuple[Command, ...] = ()
-    wake_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

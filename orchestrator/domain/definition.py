@@ -1,4 +1,4 @@
-"""The language: frozen nodes that compose by `>>` and `|`, (`Saga` in saga.py gives a flow its name).
+"""The language: frozen nodes that compose by `>>` and `|`; `saga.py` gives a flow its name.
 
 A flow is a value. Building one runs nothing, and every mistake that can be seen without
 running is refused while it is built.

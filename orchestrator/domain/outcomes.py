@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.domain.decider import Failed, InDoubt, Outcome
+from orchestrator.domain.commands import Failed, InDoubt, Outcome
 from orchestrator.domain.events import Failure
 from orchestrator.domain.steps import Step
 from orchestrator.errors import Permanent, Retryable

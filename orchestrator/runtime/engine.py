@@ -12,17 +12,8 @@ from typing import Any
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis, link
-from orchestrator.domain.decider import (
-    Command,
-    Compute,
-    InDoubt,
-    Outcome,
-    Plan,
-    RunStep,
-    decide,
-    frontier,
-    plan,
-)
+from orchestrator.domain.commands import Command, Compute, InDoubt, Outcome, Plan, RunStep
+from orchestrator.domain.decider import decide, frontier, plan
 from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Status
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import SagaState, evolve

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
-from orchestrator.domain.context import Surroundings, WorkflowContext
-from orchestrator.domain.decider import (
+from orchestrator.domain.commands import (
     Command,
     Compute,
     Failed,
@@ -22,6 +21,7 @@ from orchestrator.domain.decider import (
     RunStep,
     Succeeded,
 )
+from orchestrator.domain.context import Surroundings, WorkflowContext
 from orchestrator.domain.events import Failure, Json
 from orchestrator.domain.outcomes import failure_of, outcome_of
 from orchestrator.domain.saga import Saga

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.decider import Plan, RunCompensation, RunStep, Succeeded, plan
+from orchestrator.domain.commands import Plan, RunCompensation, RunStep, Succeeded
+from orchestrator.domain.decider import plan
 from orchestrator.domain.definition import Parallel, Primitive, Retry, Sequential, Timeout, pure
 from orchestrator.domain.events import ENDED, Failure, Status
 from orchestrator.domain.saga import Saga

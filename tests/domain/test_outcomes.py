@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.domain.decider import Failed, InDoubt
+from orchestrator.domain.commands import Failed, InDoubt
 from orchestrator.domain.outcomes import MESSAGE_LIMIT, failure_of, outcome_of
 from orchestrator.domain.steps import Step, step
 from orchestrator.errors import Permanent, Retryable

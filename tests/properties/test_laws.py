@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.decider import (
+from orchestrator.domain.commands import (
     Command,
     Compute,
     Failed,
@@ -26,8 +26,8 @@ from orchestrator.domain.decider import (
     RunCompensation,
     RunStep,
     Succeeded,
-    plan,
 )
+from orchestrator.domain.decider import plan
 from orchestrator.domain.definition import Parallel, Primitive, Pure, Retry, Sequential, Timeout
 from orchestrator.domain.events import Event, Failure, Json, Status
 from orchestrator.domain.saga import Saga, is_composite
