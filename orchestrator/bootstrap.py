@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,11 +208,17 @@ async def work(
             await task
 
 
-def observe(metrics_port: int | None) -> Telemetry:
-    """Metrics on *metrics_port* and spans where OTEL_EXPORTER_OTLP_ENDPOINT says; or neither."""
+@contextmanager
+def observe(metrics_port: int | None) -> Iterator[Telemetry]:
+    """Metrics on *metrics_port* and spans where OTEL_EXPORTER_OTLP_ENDPOINT says; or neither.
+
+    What was not sent yet is sent when the block ends.
+    """
     if metrics_port is None:
-        return SilentTelemetry()
-    return initialize_observability(prometheus_port=metrics_port)
+        yield SilentTelemetry()
+        return
+    with closing(initialize_observability(prometheus_port=metrics_port)) as telemetry:
+        yield telemetry
 
 
 async def migrate_database(settings: Settings, revision: str = "head") -> tuple[str, str | None]:

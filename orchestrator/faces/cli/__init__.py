@@ -100,6 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - sorted by the table; unknown ones go on
         typed_wrong = getattr(error, "format_message", None)
-        found = InvalidInputError(typed_wrong()) if callable(typed_wrong) else error
+        found = InvalidInputError(str(typed_wrong())) if callable(typed_wrong) else error
         sys.exit(report(found, as_json=as_json))
     sys.exit(code)

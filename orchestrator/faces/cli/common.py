@@ -128,7 +128,7 @@ def _told(error: Exception) -> tuple[str, list[str]]:
             f"{'.'.join(f'SAGA_{part}'.upper() for part in one['loc'])}: {one['msg']}"
             for one in error.errors(include_url=False, include_input=False)
         ]
-    problems = list(getattr(error, "problems", ()))
+    problems: list[str] = list(getattr(error, "problems", ()))
     return str(error).removesuffix("; ".join(problems)).rstrip(": ") or str(error), problems
 
 

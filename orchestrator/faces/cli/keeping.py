@@ -71,7 +71,7 @@ def doctor(sagas: Sagas = None, json: Json = False) -> None:
 async def _check() -> str:
     at, wanted = await schema_of(Settings())
     if at == wanted:
-        return at
+        return wanted
     mend = "upgrade the package saga-orchestrator" if (at or "") > wanted else "run `saga migrate`"
     raise SchemaError(f"the database is at schema {at or 'none'}, this code wants {wanted}; {mend}")
 

@@ -74,10 +74,11 @@ def up(
                     log.info("no broker is configured: events stay in the database")
                 else:
                     group.create_task(_publish(app, stop))
-        except ExceptionGroup as group_of_one:
-            if len(group_of_one.exceptions) > 1:
+        except ExceptionGroup as errors:
+            first, *others = errors.exceptions
+            if others:
                 raise
-            raise group_of_one.exceptions[0] from None
+            raise first from None
 
     stay(prepare, serve, metrics_port, as_json=json)
 

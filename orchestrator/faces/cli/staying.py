@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from orchestrator.bootstrap import App, Catalogue, Settings, observe, open_app
-from orchestrator.errors import InvalidInputError, SchemaError, UnavailableError
+from orchestrator.errors import SchemaError, UnavailableError
 from orchestrator.faces.cli.common import INTERRUPTED, fail
 from orchestrator.ports import Telemetry
 
@@ -26,18 +26,20 @@ Prepare = Callable[[], tuple[Settings, Catalogue]]
 
 def stay(prepare: Prepare, serve: Serve, metrics_port: int | None, *, as_json: bool) -> None:
     """Serve until a signal says stop; wait for a database that is away."""
-    _log_to_stderr(as_json=as_json)
 
-    async def main() -> None:
+    async def main(settings: Settings, found: Catalogue, telemetry: Telemetry) -> None:
         stop = asyncio.Event()
         _heed_signals(stop)
         await _keep_serving(settings, found, serve, telemetry, stop)
 
     try:
         settings, found = prepare()
-        telemetry = _observe(metrics_port)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(main())
+        _log_to_stderr(as_json=as_json)
+        with (
+            observe(metrics_port) as telemetry,
+            asyncio.Runner(loop_factory=_loop_factory()) as runner,
+        ):
+            runner.run(main(settings, found, telemetry))
     except Exception as error:  # noqa: BLE001 - sorted by the table of exit codes
         fail(error, as_json=as_json)
 
@@ -65,13 +67,6 @@ async def _keep_serving(
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1.0))
             wait = min(wait * 2, 5.0)
-
-
-def _observe(metrics_port: int | None) -> Telemetry:
-    try:
-        return observe(metrics_port)
-    except OSError as error:
-        raise InvalidInputError(f"--metrics-port {metrics_port}: {error}") from error
 
 
 def _heed_signals(stop: asyncio.Event) -> None:

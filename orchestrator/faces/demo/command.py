@@ -33,7 +33,10 @@ def demo(
         int | None, typer.Option(help="Shuffles the orders and chooses who is killed.")
     ] = None,
 ) -> None:
-    """500 orders, two worker processes, one `kill -9`: every order ends, and the books balance."""
+    """500 orders, two worker processes, one `kill -9`: every order ends, and the books balance.
+
+    Example: saga demo --seed 7
+    """
     # The command line holds this command, so what it has for all of them is imported late.
     from orchestrator.faces.cli.common import run, tell
 
