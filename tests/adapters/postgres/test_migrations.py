@@ -16,16 +16,15 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from orchestrator.adapters.postgres.migrate import (
-    VERSION_TABLE,
     current,
     downgrade,
-    head,
     is_ours,
     on_database,
     same_default,
     upgrade,
 )
 from orchestrator.adapters.postgres.partitions import ensure_partitions
+from orchestrator.adapters.postgres.schema import VERSION_TABLE, head
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.postgres.tables import metadata
 from orchestrator.errors import SchemaError, UnavailableError
