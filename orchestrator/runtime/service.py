@@ -23,7 +23,6 @@ from orchestrator.errors import (
     InvalidInputError,
     KeyConflictError,
     NotFoundError,
-    OrchestratorError,
     SagaFailedError,
     TamperedHistoryError,
     TooLateError,
@@ -31,7 +30,6 @@ from orchestrator.errors import (
 )
 from orchestrator.ports import (
     DUE,
-    ENDS,
     Codec,
     Definition,
     EventRow,
@@ -42,6 +40,7 @@ from orchestrator.ports import (
     Store,
     Telemetry,
 )
+from orchestrator.runtime.ends import Ends
 from orchestrator.runtime.engine import definitions
 from orchestrator.runtime.recorder import GroupCommit
 
@@ -150,7 +149,7 @@ class Orchestrator:
         self._starts: GroupCommit[StartRequest, str] = GroupCommit(
             "start", self._commit_starts, telemetry, limit=500
         )
-        self._ends = _Ends(store)
+        self._ends = Ends(store)
 
     # ------------------------------------------------------------------ starting
 
@@ -402,73 +401,6 @@ class Orchestrator:
         """Wait for starts under way; wake nobody any more."""
         await self._starts.close()
         self._ends.close()
-
-
-class _Ends:
-    """Waits for the ends of many instances with one query at a time."""
-
-    def __init__(self, store: Store, poll: float = 0.02, slowest: float = 0.25) -> None:
-        self._store = store
-        self._poll = poll
-        self._slowest = slowest
-        self._waiting: dict[str, list[asyncio.Future[Status]]] = {}
-        self._watcher: asyncio.Task[None] | None = None
-        self._hint = asyncio.Event()
-
-    async def wait(self, saga_id: str, within: float | None) -> Status:
-        future: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(saga_id, []).append(future)
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch(), name="ends")
-        self._hint.set()
-        try:
-            await asyncio.wait({future}, timeout=within)
-            if not future.done():
-                raise TimeoutError(f"saga {saga_id} has not ended within {within:g} s; it goes on")
-            return future.result()
-        finally:
-            futures = self._waiting.get(saga_id, [])
-            if future in futures:
-                futures.remove(future)
-            if not futures:
-                self._waiting.pop(saga_id, None)
-
-    async def _watch(self) -> None:
-        unlisten = self._store.hints.listen(ENDS, self._hint.set)
-        pause = self._poll
-        try:
-            while self._waiting:
-                self._hint.clear()
-                ended = await self._store.reads.ended(list(self._waiting))
-                for saga_id, status in ended.items():
-                    for future in self._waiting.get(saga_id, []):
-                        if not future.done():
-                            future.set_result(status)
-                pause = self._poll if ended else min(pause * 1.5, self._slowest)
-                await _either(self._hint, pause)
-        except OrchestratorError as error:
-            self._fail(error)
-        finally:
-            unlisten()
-            self._watcher = None
-
-    def _fail(self, error: OrchestratorError) -> None:
-        for futures in self._waiting.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(type(error)(str(error)))
-
-    def close(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-
-
-async def _either(hint: asyncio.Event, seconds: float) -> None:
-    timer = asyncio.get_running_loop().call_later(seconds, hint.set)
-    try:
-        await hint.wait()
-    finally:
-        timer.cancel()
 
 
 _ID_CHARACTERS = frozenset("0123456789abcdef-")
