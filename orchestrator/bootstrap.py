@@ -13,7 +13,7 @@ from contextlib import (
     closing,
     contextmanager,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     state_dir: Path | None = None
     kafka_bootstrap_servers: str = ""
     kafka_topic: str = "saga.events"
+    redis_url: SecretStr | None = None
     sagas: str = "sagas"
     step_timeout: float = Field(default=600.0, gt=0)
     slots: int = Field(default=500, ge=1)
@@ -161,12 +162,37 @@ async def open_app(
     async with open_database(settings) as database:
         if database.embedded:
             await _migrate_if_needed(database.dsn)
-        async with open_store(database.dsn) as store:
+        async with open_store(database.dsn) as opened, _with_caches(settings, opened) as store:
             orchestrator = Orchestrator(store, JsonCodec(), telemetry, catalogue.sagas)
             try:
                 yield App(settings, database, store, telemetry, orchestrator, catalogue)
             finally:
                 await orchestrator.close()
+
+
+@asynccontextmanager
+async def _with_caches(settings: Settings, store: Store) -> AsyncIterator[Store]:
+    """*store*, its caches in the configured Redis, if there is one."""
+    if settings.redis_url is None:
+        yield store
+        return
+    url = settings.redis_url.get_secret_value()
+    async with _redis().open_redis_cache(url, store.shared, store.clock) as shared:
+        yield replace(store, shared=shared)
+
+
+def _redis() -> Any:
+    """Redis is an extra, imported only where it is configured."""
+    try:
+        from orchestrator.adapters import redis_cache
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "redis":
+            raise
+        raise InvalidInputError(
+            "SAGA_REDIS_URL is set, but the package redis is not installed; "
+            "run `pip install 'saga-orchestrator[redis]'`, or unset it"
+        ) from error
+    return redis_cache
 
 
 @asynccontextmanager
@@ -264,7 +290,16 @@ async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
     except UnavailableError as error:
         findings.append(Finding("database", Verdict.FAILED, str(error)))
     findings.append(await _diagnose_broker(settings))
+    if settings.redis_url is not None:
+        findings.append(await _diagnose_redis(settings.redis_url.get_secret_value()))
     return findings
+
+
+async def _diagnose_redis(url: str) -> Finding:
+    try:
+        return Finding("caches", Verdict.FINE, f"in {await _redis().check(url)}")
+    except (InvalidInputError, UnavailableError) as error:
+        return Finding("caches", Verdict.FAILED, str(error))
 
 
 async def _diagnose_broker(settings: Settings) -> Finding:

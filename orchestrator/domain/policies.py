@@ -1,12 +1,16 @@
-"""Arithmetic of waiting: how long until the next attempt."""
+"""Arithmetic of policies: waits between attempts, circuits, rates, freshness and budgets."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 SECOND = timedelta(seconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+GLANCE = timedelta(milliseconds=250)
+"""The shortest wait before one looks again at what others do."""
 
 
 def seconds(value: timedelta | float) -> timedelta:
@@ -49,6 +53,126 @@ class UndoPolicy:
     backoff: Backoff = Backoff()
     max_retries: int | None = None
     give_up_after: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """A circuit breaker by name: `failures` in a row open it for `reset`, then `probes` try."""
+
+    name: str
+    failures: int = 5
+    reset: timedelta = 60 * SECOND
+    probes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitState:
+    """What is remembered of a circuit. Open while `opened_at` is set; half open `reset` later.
+
+    `failed` counts failures in a row, `passed` successes in a row while half open.
+    """
+
+    failed: int = 0
+    passed: int = 0
+    opened_at: datetime | None = None
+
+
+def circuit_after(
+    circuit: Circuit, state: CircuitState, now: datetime, *, succeeded: bool
+) -> CircuitState:
+    """The circuit after one more call: closed by `probes` successes, opened by `failures`."""
+    if state.opened_at is None:
+        if succeeded:
+            return CircuitState()
+        failed = state.failed + 1
+        return CircuitState(failed, 0, now if failed >= circuit.failures else None)
+    if now < state.opened_at + circuit.reset:
+        # A straggler that was let through before it opened says nothing new.
+        return state
+    if not succeeded:
+        return CircuitState(state.failed + 1, 0, now)
+    passed = state.passed + 1
+    return CircuitState() if passed >= circuit.probes else replace(state, passed=passed)
+
+
+def held_by_circuit(
+    circuit: Circuit, state: CircuitState, probes: Iterable[datetime], now: datetime
+) -> datetime | None:
+    """When to ask again; None: a call may go now. *probes* is when those that are out went."""
+    if state.opened_at is None:
+        return None
+    if now < state.opened_at + circuit.reset:
+        return state.opened_at + circuit.reset
+    out = sorted(at for at in probes if now < at + circuit.reset)
+    if len(out) < circuit.probes:
+        return None
+    return look_again(out[0], now, out[0] + circuit.reset)
+
+
+def look_again(since: datetime, now: datetime, over: datetime) -> datetime:
+    """When to look again at what others do *since* then: after as long again, at most until *over*.
+
+    So who waits looks a few times only, and waits at most twice as long as it takes.
+    """
+    return min(over, now + max(now - since, GLANCE))
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A token bucket that all who use the name draw from: `calls` in each `per`, or that many at once."""
+
+    name: str
+    calls: int
+    per: timedelta = SECOND
+
+    @property
+    def each(self) -> timedelta:
+        """How long the bucket fills for one call, rounded up: never more than `calls` in a `per`."""
+        return -(-self.per // self.calls)
+
+
+def bucket_after(
+    rate: Rate, full_at: datetime | None, now: datetime
+) -> tuple[datetime, datetime | None]:
+    """One more call out of the bucket that is full at *full_at*.
+
+    When it will be full after that, and None; or, with nothing taken, when the next call may be.
+    """
+    empty = now + rate.calls * rate.each
+    # A stricter rule of the same name may have left more than this one can owe.
+    full_at = min(max(full_at or now, now), empty)
+    after = full_at + rate.each
+    return (after, None) if after <= empty else (full_at, now + (after - empty))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRule:
+    """Outputs by key, fresh for `ttl`, at most `max_size` of them."""
+
+    name: str
+    ttl: timedelta
+    max_size: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRule:
+    """No more than `limit` spent in each `per` (counted from 1970), or ever."""
+
+    name: str
+    limit: float
+    per: timedelta | None = None
+
+
+def period_start(budget: BudgetRule, now: datetime) -> datetime:
+    """When the present period of a budget began."""
+    return _EPOCH if budget.per is None else now - (now - _EPOCH) % budget.per
+
+
+def spent_after(
+    spent: float, since: datetime, amount: float, period: datetime
+) -> tuple[float, datetime]:
+    """What was spent, and the period that it counts for, after *amount* in *period*."""
+    return (spent + amount, since) if since >= period else (amount, period)
 
 
 def _fraction(key: str) -> float:

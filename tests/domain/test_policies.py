@@ -1,14 +1,29 @@
-"""Arithmetic of waiting."""
+"""Arithmetic of policies."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.domain.policies import Backoff, UndoPolicy, seconds
+from orchestrator.domain.policies import (
+    GLANCE,
+    Backoff,
+    BudgetRule,
+    Circuit,
+    CircuitState,
+    Rate,
+    UndoPolicy,
+    bucket_after,
+    circuit_after,
+    held_by_circuit,
+    look_again,
+    period_start,
+    seconds,
+    spent_after,
+)
 
 waits = st.floats(0, 1e6).map(lambda value: timedelta(seconds=value))
 
@@ -69,3 +84,129 @@ def test_jitter_is_the_same_when_it_is_planned_again(retry: int, key: str) -> No
 def test_jitter_differs_between_sagas_and_between_retries() -> None:
     delays = {Backoff(factor=1).delay(n, key) for n in range(1, 20) for key in ("a", "b")}
     assert len(delays) == 38
+
+
+# ---------------------------------------------------------------------------- shared by name
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+moments = st.timedeltas(timedelta(0), timedelta(days=3)).map(lambda value: NOON + value)
+rates = st.builds(
+    Rate,
+    st.just("bank"),
+    st.integers(1, 1000),
+    st.timedeltas(timedelta(microseconds=1), timedelta(days=2)),
+)
+
+
+def test_so_many_failures_in_a_row_open_a_circuit_and_a_success_ends_the_row() -> None:
+    circuit, state = Circuit("bank", failures=3), CircuitState()
+    for succeeded in (False, False, True, False, False):
+        state = circuit_after(circuit, state, NOON, succeeded=succeeded)
+    assert state == CircuitState(failed=2)
+    assert circuit_after(circuit, state, NOON, succeeded=False) == CircuitState(3, 0, NOON)
+
+
+def test_a_report_while_a_circuit_is_open_says_nothing() -> None:
+    circuit, state = Circuit("bank", reset=MINUTE), CircuitState(5, 0, NOON)
+    for succeeded in (True, False):
+        assert circuit_after(circuit, state, NOON + 0.9 * MINUTE, succeeded=succeeded) == state
+
+
+def test_a_half_open_circuit_closes_after_its_probes_and_opens_at_a_failure() -> None:
+    circuit, state, then = (
+        Circuit("bank", reset=MINUTE, probes=2),
+        CircuitState(5, 0, NOON),
+        NOON + MINUTE,
+    )
+    passed = circuit_after(circuit, state, then, succeeded=True)
+    assert passed == CircuitState(5, 1, NOON)
+    assert circuit_after(circuit, passed, then, succeeded=True) == CircuitState()
+    assert circuit_after(circuit, passed, then, succeeded=False) == CircuitState(6, 0, then)
+
+
+@given(moments)
+def test_a_closed_circuit_holds_nobody(now: datetime) -> None:
+    assert held_by_circuit(Circuit("bank", failures=9), CircuitState(8), [], now) is None
+
+
+def test_an_open_circuit_holds_until_its_reset_and_then_admits_its_probes() -> None:
+    circuit, state = Circuit("bank", reset=MINUTE, probes=2), CircuitState(5, 0, NOON)
+    then = NOON + MINUTE
+    assert held_by_circuit(circuit, state, [], NOON) == then
+    assert held_by_circuit(circuit, state, [then], then) is None
+    assert held_by_circuit(circuit, state, [then, then], then) == then + GLANCE
+    assert held_by_circuit(circuit, state, [then, then], then + MINUTE) is None
+
+
+@given(moments, moments, moments)
+def test_who_waits_looks_again_after_as_long_again_at_most_until_it_is_over(
+    one: datetime, two: datetime, three: datetime
+) -> None:
+    since, now, over = sorted((one, two, three))
+    again = look_again(since, now, over)
+    assert again == over or again - now == max(now - since, GLANCE)
+    assert again <= over
+
+
+@given(rates, st.lists(moments, max_size=60).map(sorted))
+def test_in_no_stretch_of_a_period_does_a_bucket_give_more_than_twice_its_calls(
+    rate: Rate, asked: list[datetime]
+) -> None:
+    given_at: list[datetime] = []
+    full_at: datetime | None = None
+    for now in asked:
+        full_at, until = bucket_after(rate, full_at, now)
+        if until is None:
+            given_at.append(now)
+    for begin in given_at:
+        within = [at for at in given_at if begin <= at < begin + rate.per]
+        # What it held at the beginning, and what it was filled with meanwhile.
+        assert len(within) <= 2 * rate.calls
+
+
+@given(rates, moments)
+def test_a_full_bucket_gives_its_calls_at_once_and_then_one_when_it_said(
+    rate: Rate, now: datetime
+) -> None:
+    full_at: datetime | None = None
+    for _ in range(rate.calls):
+        full_at, until = bucket_after(rate, full_at, now)
+        assert until is None
+    assert full_at is not None
+    same, until = bucket_after(rate, full_at, now)
+    assert same == full_at
+    assert until == now + rate.each
+    if rate.each > timedelta(microseconds=1):
+        assert bucket_after(rate, full_at, until - timedelta(microseconds=1))[1] == until
+    full_at, none = bucket_after(rate, full_at, until)
+    assert none is None
+    assert bucket_after(rate, full_at, until)[1] == until + rate.each
+
+
+def test_a_bucket_that_a_stricter_rule_emptied_owes_no_more_than_its_own() -> None:
+    full_at, until = bucket_after(Rate("bank", 1, timedelta(days=1)), None, NOON)
+    assert (full_at, until) == (NOON + timedelta(days=1), None)
+    assert bucket_after(Rate("bank", 6, MINUTE), full_at, NOON) == (
+        NOON + MINUTE, NOON + timedelta(seconds=10)
+    )  # fmt: skip
+
+
+@given(moments, st.timedeltas(timedelta(seconds=1), timedelta(days=400)))
+def test_periods_of_a_budget_follow_each_other_from_1970_on(now: datetime, per: timedelta) -> None:
+    budget = BudgetRule("llm", 1.0, per)
+    begun = period_start(budget, now)
+    assert begun <= now < begun + per
+    assert (begun - datetime(1970, 1, 1, tzinfo=UTC)) % per == timedelta(0)
+    assert period_start(budget, begun + per) == begun + per
+
+
+def test_a_budget_without_a_period_began_in_1970() -> None:
+    assert period_start(BudgetRule("llm", 1.0), NOON) == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_what_was_spent_adds_up_in_its_period_and_begins_anew_in_the_next() -> None:
+    later = NOON + MINUTE
+    assert spent_after(2.0, NOON, 1.0, NOON) == (3.0, NOON)
+    assert spent_after(2.0, NOON, 1.0, later) == (1.0, later)
+    assert spent_after(2.0, later, 1.0, NOON) == (3.0, later)
