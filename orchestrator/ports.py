@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.policies import BudgetRule, CacheRule, Circuit, Rate
 
 Definition = tuple[str, int]
 """The name and version of a saga."""
@@ -46,7 +47,8 @@ class Append:
 
     `owner_after=None` gives the instance up: it waits until `due_at`, or has ended. With
     `if_inbox` the append is also refused when the inbox went past `inbox_seen`. An append
-    without events changes the row only (park, or release).
+    without events changes the row only (park, or release). `pivoted` is remembered by the row
+    for good: from then on a cancel comes too late.
     """
 
     saga_id: str
@@ -59,6 +61,7 @@ class Append:
     owner_after: str | None
     inbox_seen: int
     if_inbox: bool
+    pivoted: bool = False
 
 
 class EventStore(Protocol):
@@ -73,6 +76,32 @@ class EventStore(Protocol):
 
     async def read(self, saga_id: str, after: int = 0) -> list[EventRow]:
         """The events of one instance after version *after*, in order."""
+        ...
+
+
+class Transaction(Protocol):
+    """A transaction that is open for a `@transactional` step; it ends with the append, or not at all."""
+
+    handle: Any
+    """What the step's function asked for: an SQLAlchemy AsyncSession, or an asyncpg connection."""
+
+    async def append(self, append: Append) -> int:
+        """Write the append as the transaction's last statement and commit; the inbox sequence.
+
+        Raises OwnershipLostError when it was refused (all is rolled back), UnknownOutcomeError
+        when it may or may not be committed, UnavailableError when certainly nothing was.
+        InvalidInputError when the step ended its transaction by itself, and the step's own
+        errors where a constraint is checked at the end, mean that all was rolled back.
+        """
+        ...
+
+
+class Transactions(Protocol):
+    def open(self, wanted: Any) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction whose handle is of type *wanted*; rolled back unless it was appended to.
+
+        Raises InvalidInputError for a type that this store has no handle for.
+        """
         ...
 
 
@@ -95,6 +124,8 @@ class Claim:
     requested_at: datetime
     input: Json | None
     context: str
+    parent: str | None = None
+    parent_node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +198,10 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """A new instance. `context` is JSON text; `tags` are searchable."""
+    """A new instance. `context` is JSON text; `tags` are searchable.
+
+    A child names the instance and the node that it belongs to.
+    """
 
     saga_id: str
     name: str
@@ -178,6 +212,8 @@ class StartRequest:
     context: str
     correlation_id: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    parent_node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +226,15 @@ class StartAnswer:
 
 
 class Requests(Protocol):
-    async def start(self, batch: Sequence[StartRequest]) -> list[StartAnswer]:
+    async def start(
+        self, batch: Sequence[StartRequest], within: object | None = None
+    ) -> list[StartAnswer]:
         """Store new instances, one transaction for all; an answer for each, in order.
 
-        Keys are unique per saga name. A request whose key is known stores nothing.
+        Keys are unique per saga name. A request whose key or id is known stores nothing.
+        *within* is the caller's own transaction (an SQLAlchemy AsyncSession or AsyncConnection,
+        or an asyncpg connection): then nothing is committed here, and the instances begin when
+        the caller commits. InvalidInputError for anything else.
         """
         ...
 
@@ -205,7 +246,32 @@ class Reply(StrEnum):
     DUPLICATE = "duplicate"
     TOO_LATE = "too_late"
     STUCK = "stuck"
+    NOT_STUCK = "not_stuck"
+    FULL = "full"
     NOT_FOUND = "not_found"
+
+
+class MessageKind(StrEnum):
+    """What a message to an instance asks for."""
+
+    CANCEL = "cancel"
+    SIGNAL = "signal"
+    TERMINATE = "terminate"
+    RESUME = "resume"
+    RETRY = "retry"
+    SKIP = "skip"
+    RESOLVE = "resolve"
+    CHILD = "child"
+    """From a child: it has ended, is stuck, or was undone."""
+    UNDO = "undo"
+    """From a parent: take back what was completed."""
+
+
+REPAIRS = frozenset({MessageKind.RESUME, MessageKind.RETRY, MessageKind.SKIP, MessageKind.RESOLVE})
+"""What only a stuck instance can be told."""
+
+INBOX_LIMIT = 10_000
+"""Messages of one instance that its owner has not read yet; further signals are refused as FULL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +291,18 @@ class Inbox(Protocol):
     ) -> Reply:
         """Put a message into the inbox and make the instance due, in one transaction.
 
-        Instances that have ended answer TOO_LATE, stuck ones STUCK; both store nothing.
+        A dedupe key counts once per instance, whatever its first message came to (DUPLICATE).
+        Otherwise, by where the instance stands (nothing is stored unless it says ACCEPTED):
+
+        - live (pending, running, waiting): all are ACCEPTED, but repairs (NOT_STUCK), `undo`
+          (ACCEPTED only once it has ended; NOT_STUCK here), and `cancel` when the row says
+          pivoted (TOO_LATE).
+        - compensating: the same, and `cancel` is ACCEPTED without effect.
+        - stuck: repairs and `terminate` are ACCEPTED and free the row to be claimed (status
+          waiting, due now); `signal` and `child` are ACCEPTED and change nothing else;
+          `cancel` and `undo` answer STUCK.
+        - completed: `undo` is ACCEPTED and frees the row to be claimed; the rest is TOO_LATE.
+        - compensated, terminated: TOO_LATE.
         """
         ...
 
@@ -322,6 +399,8 @@ class Instance:
     tags: Mapping[str, str]
     created_at: datetime
     updated_at: datetime
+    parent: str | None = None
+    pivoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +413,7 @@ class Filter:
     since: datetime | None = None
     before: str | None = None
     limit: int = 50
+    parent: str | None = None
 
 
 class ReadModel(Protocol):
@@ -358,6 +438,70 @@ class ReadModel(Protocol):
         ...
 
     async def input(self, saga_id: str) -> Json | None: ...
+
+
+# ---------------------------------------------------------------------------- shared policies
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A cached output."""
+
+    output: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Not now: ask again, at the earliest at `until`."""
+
+    until: datetime
+
+
+class SharedState(Protocol):
+    """What sagas know of each other: circuits, rates, caches and budgets, each by its name.
+
+    All of it is advice for calls that have not been made. What an instance saw of it is in its
+    events, so losing it loses no saga. Policies are described in `domain.policies`.
+    """
+
+    async def admit(self, circuit: Circuit) -> Held | None:
+        """None: a call may go through now. Half open, at most `probes` calls are let through
+        at a time; a probe that never reports counts no longer after another `reset`."""
+        ...
+
+    async def report(self, circuit: Circuit, *, succeeded: bool) -> None:
+        """Say what became of an admitted call. Opening and closing are `policies.circuit_after`."""
+        ...
+
+    async def reserve(self, rate: Rate) -> Held | None:
+        """None: one call was taken out of the allowance. Held: nothing was taken."""
+        ...
+
+    async def look_up(
+        self, cache: CacheRule, key: str, holder: str, patience: timedelta
+    ) -> Hit | Held | None:
+        """A fresh output; Held while another holder computes it; None: *holder* is to compute it.
+
+        A holder that is silent for *patience* has lost its turn. The same holder that asks
+        again gets None again.
+        """
+        ...
+
+    async def keep(self, cache: CacheRule, key: str, holder: str, output: Json) -> None:
+        """Store what *holder* computed; the oldest entries over `max_size` are dropped."""
+        ...
+
+    async def let_go(self, cache: CacheRule, key: str, holder: str) -> None:
+        """Say that *holder* failed to compute it: the next may try at once."""
+        ...
+
+    async def spent(self, budget: BudgetRule) -> float:
+        """What was spent in the present period."""
+        ...
+
+    async def spend(self, budget: BudgetRule, amount: float, receipt: str) -> None:
+        """Add to what was spent; the same *receipt* counts once."""
+        ...
 
 
 # ---------------------------------------------------------------------------- small ones
@@ -435,6 +579,8 @@ class Store:
     reads: ReadModel
     clock: Clock
     hints: Hints
+    shared: SharedState
+    transactions: Transactions
 
 
 OpenStore = Callable[[], AbstractAsyncContextManager[Store]]

@@ -10,6 +10,7 @@ from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 
 from tests.brokers import Broker, NoBrokerError, fetch_kafka, open_broker
+from tests.redis_server import NoRedisError, open_redis_server
 from tests.servers import (
     POSTGRES_15,
     DurableServer,
@@ -105,6 +106,16 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 def kafka(broker: Broker) -> str:
     """The bootstrap servers of a real broker."""
     return broker.servers
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The address of a real Redis, or of Valkey, which speaks the same."""
+    try:
+        with open_redis_server() as url:
+            yield url
+    except NoRedisError as reason:
+        pytest.skip(f"there is no Redis: {reason}")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -17,6 +17,7 @@ from orchestrator.domain.events import EVENT_TYPES, Event, Failure, Json
 from orchestrator.errors import HistoryError
 from orchestrator.ports import EventRow
 
+_PAYLOADS = (Json, Json | None)
 _COLUMNS = frozenset({"node", "attempt"})
 _HALF_PAIRS = re.compile("[\ud800-\udfff]")
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -51,7 +52,9 @@ def read_event(row: EventRow) -> Event:
     try:
         given: dict[str, Any] = msgspec.structs.asdict(shape.decoder.decode(row.data))
         for name in shape.payloads:
-            given[name] = Json(str(given[name], "utf-8"))
+            text = str(given[name], "utf-8")
+            # An optional payload that is not there was left out; null is a value like any other.
+            given[name] = Json(text) if text else None
     except (msgspec.MsgspecError, ValueError) as error:
         raise HistoryError(
             f"saga {row.saga_id}: event {row.version} ({row.type}) cannot be read: {error}"
@@ -90,7 +93,7 @@ def _shape(kind: type[Event]) -> _Shape:
         attrgetter("attempt") if "attempt" in columns else _no_attempt,
         "node" in columns,
         "attempt" in columns,
-        tuple(f.name for f in own if hints[f.name] is Json),
+        tuple(f.name for f in own if hints[f.name] in _PAYLOADS),
         msgspec.json.Decoder(form),
     )
 
@@ -113,6 +116,8 @@ def _blank(field: dataclasses.Field[Any]) -> object:
 def _column(field: dataclasses.Field[Any], hint: Any) -> Any:
     if hint is Json:
         return field.name, msgspec.Raw
+    if hint == Json | None:
+        return field.name, msgspec.Raw, msgspec.Raw(b"")
     if hint == Mapping[str, object]:
         hint = dict[str, Any]
     if field.default_factory is not dataclasses.MISSING:
@@ -123,8 +128,10 @@ def _column(field: dataclasses.Field[Any], hint: Any) -> Any:
 
 
 def _writer(hint: Any) -> Write:
-    if hint is Json:
+    if hint in _PAYLOADS:
         return str
+    if hint == datetime | None:
+        hint = datetime
     if hint is str:
         return cast("Write", encode_basestring)
     if hint is datetime:

@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Annotated, Any, get_type_hints
@@ -57,25 +58,31 @@ failures = st.recursive(
     ),
     max_leaves=4,
 )
+payloads = plain.map(lambda value: Json(json.dumps(value)))
+times = st.datetimes(
+    datetime(1970, 1, 2), datetime(9999, 12, 30),  # noqa: DTZ001 - the zone is drawn below
+    timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))]),
+)  # fmt: skip
 by_hint: dict[Any, st.SearchStrategy[Any]] = {
     str: texts,
     int: small,
-    Json: plain.map(lambda value: Json(json.dumps(value))),
+    bool: st.booleans(),
+    float: st.floats(0, 1e9),
+    Json: payloads,
+    Json | None: st.none() | payloads,
     Failure: failures,
     Failure | None: st.none() | failures,
     tuple[str, ...]: st.lists(texts, max_size=3).map(tuple),
-    datetime: st.datetimes(
-        datetime(1970, 1, 2), datetime(9999, 12, 30),  # noqa: DTZ001 - the zone is drawn below
-        timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))]),
-    ),
-}  # fmt: skip
+    datetime: times,
+    datetime | None: st.none() | times,
+    Mapping[str, object]: st.dictionaries(texts, plain, max_size=3),
+}
 
 
 def some(kind: type[Event]) -> st.SearchStrategy[Event]:
     """Events of one kind, each field of any value its type allows."""
     hints = get_type_hints(kind)
-    contexts = st.dictionaries(texts, plain, max_size=3)
-    return st.builds(kind, **{name: by_hint.get(hint, contexts) for name, hint in hints.items()})
+    return st.builds(kind, **{name: by_hint[hint] for name, hint in hints.items()})
 
 
 def row(type_: str, node: str, attempt: int, data: str) -> EventRow:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.adapters.clock import ManualClock, SystemClock
 from orchestrator.adapters.memory import MemoryDatabase, open_store
 from orchestrator.domain.events import Json, Status
-from orchestrator.errors import OwnershipLostError
+from orchestrator.errors import InvalidInputError, OwnershipLostError
 from orchestrator.ports import DUE, ENDS, Append, Reply, StartRequest
 from orchestrator.runtime.service import new_id
 
@@ -126,3 +126,17 @@ def test_a_manual_clock_moves_forward_only() -> None:
 
 def test_the_system_clock_is_in_utc() -> None:
     assert SystemClock().now().tzinfo is UTC
+
+
+async def test_a_start_cannot_ride_in_a_transaction_that_memory_does_not_have() -> None:
+    store, wanted = MemoryDatabase().store(), request()
+    with pytest.raises(InvalidInputError, match="no transactions"):
+        await store.requests.start([wanted], within=object())
+    assert await store.reads.get(wanted.saga_id) is None
+
+
+async def test_the_handle_of_a_simulated_transaction_is_nothing_whatever_is_wanted() -> None:
+    store = MemoryDatabase().store()
+    for wanted in (int, "AsyncSession", None):
+        async with store.transactions.open(wanted) as transaction:
+            assert transaction.handle is None

@@ -149,6 +149,36 @@ async def test_an_ended_instance_takes_no_more_events(store: Store, given: Given
     assert await store.queue.claim(owner, 10, [ORDER]) == []
 
 
+async def test_a_pivot_is_remembered_by_the_row_for_good(store: Store, given: Given) -> None:
+    (owner, pivoted), (other_owner, other) = await given.claimed(2)
+
+    async def told() -> list[bool]:
+        found = [await store.reads.get(claim.saga_id) for claim in (pivoted, other)]
+        return [instance.pivoted for instance in found if instance is not None]
+
+    assert await told() == [False, False]
+    await store.events.append(
+        [
+            replace(given.append(owner, pivoted), pivoted=True),
+            given.append(other_owner, other),
+        ]
+    )
+    assert await told() == [True, False]
+    await store.events.append([given.append(owner, pivoted, head=1)])
+    assert await told() == [True, False]
+
+
+async def test_a_fenced_append_does_not_pivot(store: Store, given: Given) -> None:
+    [(owner, claim)] = await given.claimed()
+    late = replace(given.append(owner, claim), pivoted=True, epoch=claim.epoch - 1)
+
+    assert await store.events.append([late]) == {}
+
+    instance = await store.reads.get(claim.saga_id)
+    assert instance is not None
+    assert not instance.pivoted
+
+
 async def test_an_append_sets_the_count_of_claims_back(store: Store, given: Given) -> None:
     [(owner, claim)] = await given.claimed()
     await store.queue.release(owner, [claim.saga_id])

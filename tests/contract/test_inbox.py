@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from orchestrator.domain.events import Status
+from orchestrator.errors import InvalidInputError
 from orchestrator.ports import Reply, Store
 from orchestrator.runtime.service import new_id
 from tests.contract.given import Given
@@ -58,22 +58,12 @@ async def test_of_many_senders_of_one_message_one_is_accepted(
     assert [m.seq for m in await store.inbox.read(saga_id, 0)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("status", [Status.COMPLETED, Status.COMPENSATED, Status.TERMINATED])
-async def test_a_message_to_an_ended_instance_is_too_late(
-    store: Store, given: Given, status: Status
-) -> None:
-    saga_id = await given.at_rest(status)
-
-    assert await send(store, saga_id, "k") is Reply.TOO_LATE
-    assert await store.inbox.read(saga_id, 0) == []
-
-
-async def test_a_message_to_a_stuck_instance_is_not_stored(store: Store, given: Given) -> None:
-    saga_id = await given.at_rest(Status.STUCK)
-
-    assert await send(store, saga_id, "k") is Reply.STUCK
-    assert await store.inbox.read(saga_id, 0) == []
-
-
 async def test_a_message_to_nobody_is_not_found(store: Store) -> None:
     assert await send(store, new_id(), "k") is Reply.NOT_FOUND
+
+
+async def test_a_message_of_no_kind_is_refused(store: Store, given: Given) -> None:
+    [saga_id] = await given.started()
+
+    with pytest.raises(InvalidInputError, match=r"'poke'.*signal"):
+        await store.inbox.send(saga_id, "poke", {}, actor="ann", dedupe_key="k")

@@ -46,6 +46,25 @@ async def test_a_search_narrows_by_status_name_tags_and_time(store: Store, given
     assert await found(name="refund", status=Status.COMPLETED) == set()
 
 
+async def test_the_children_of_an_instance_are_listed_newest_first(
+    store: Store, given: Given
+) -> None:
+    [parent, stranger] = sorted(await given.started(2))
+    children = sorted(await given.started(5, parent=parent), reverse=True)
+    [refund] = await given.started(parent=parent, name="refund")
+    await given.started(parent=stranger)
+
+    first = await store.reads.search(Filter(parent=parent, name="order", limit=3))
+    second = await store.reads.search(Filter(parent=parent, name="order", before=first[-1].saga_id))
+
+    assert [found.saga_id for found in first + second] == children
+    assert {found.parent for found in first + second} == {parent}
+    everybody = await store.reads.search(Filter(parent=parent))
+    assert [found.saga_id for found in everybody] == sorted([*children, refund], reverse=True)
+    assert await store.reads.search(Filter(parent=refund)) == []
+    assert await store.reads.search(Filter(parent="no-id-at-all")) == []
+
+
 async def test_ids_that_begin_alike_are_found_newest_first(store: Store, given: Given) -> None:
     ids = sorted(await given.started(3), reverse=True)
 

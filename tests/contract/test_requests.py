@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from orchestrator.domain.events import Json, Status
-from orchestrator.ports import StartAnswer, Store
+from orchestrator.ports import Filter, StartAnswer, Store
 from tests.contract.given import request
 
 
@@ -71,6 +72,60 @@ async def test_a_request_that_is_sent_again_is_known_by_its_id(store: Store) -> 
     assert await store.requests.start([wanted]) == [
         StartAnswer(wanted.saga_id, created=False, same_input=True)
     ]
+
+
+async def test_a_known_id_is_the_same_request_whatever_else_it_says(store: Store) -> None:
+    first, other = request(key="k-1"), request(key="k-2")
+    await store.requests.start([first, other])
+    again = [
+        replace(first, input=Json('{"n":2}')),
+        replace(first, key="k-2"),
+        replace(first, key="new"),
+        replace(first, key=None, name="refund"),
+    ]
+
+    answers = await store.requests.start(again)
+
+    assert answers == [StartAnswer(first.saga_id, created=False, same_input=True)] * 4
+    assert await store.reads.input(first.saga_id) == first.input
+    stored = await store.reads.search(Filter())
+    assert {found.saga_id for found in stored} == {first.saga_id, other.saga_id}
+
+
+async def test_one_batch_may_hold_an_id_twice(store: Store) -> None:
+    first = request(key="k")
+
+    answers = await store.requests.start([first, replace(first, key=None, input=Json("2"))])
+
+    assert answers == [
+        StartAnswer(first.saga_id, created=True),
+        StartAnswer(first.saga_id, created=False, same_input=True),
+    ]
+    assert await store.reads.input(first.saga_id) == first.input
+
+
+async def test_a_new_id_with_a_known_key_still_conflicts_beside_known_ids(store: Store) -> None:
+    known = request(key="k")
+    await store.requests.start([known])
+    new = request()
+
+    answers = await store.requests.start([request(key="k", input=Json("2")), known, new])
+
+    assert answers == [
+        StartAnswer(known.saga_id, created=False, same_input=False),
+        StartAnswer(known.saga_id, created=False, same_input=True),
+        StartAnswer(new.saga_id, created=True),
+    ]
+
+
+async def test_a_child_names_its_parent_and_anybody_else_has_none(store: Store) -> None:
+    parent = request()
+    child = request(parent=parent.saga_id, parent_node="order/2")
+    await store.requests.start([parent, child])
+
+    found = [await store.reads.get(one.saga_id) for one in (parent, child)]
+
+    assert [instance and instance.parent for instance in found] == [None, parent.saga_id]
 
 
 async def test_of_many_that_start_the_same_key_at_once_one_creates(

@@ -29,6 +29,27 @@ async def test_a_claim_carries_what_is_needed_to_begin(store: Store, given: Give
     assert claim.requested_at == instance.created_at
 
 
+async def test_a_claim_of_a_child_names_its_parent(store: Store, given: Given) -> None:
+    owner, parent = await given.worker(), new_id()
+    await given.started(parent=parent, parent_node="order/1")
+
+    [claim] = await store.queue.claim(owner, 10, [ORDER])
+    again = await store.queue.reclaim(owner, claim.saga_id, claim.epoch)
+
+    assert again is not None
+    for found in (claim, again):
+        assert (found.parent, found.parent_node) == (parent, "order/1")
+
+
+async def test_a_claim_of_anybody_else_names_none(store: Store, given: Given) -> None:
+    [(owner, claim)] = await given.claimed()
+    again = await store.queue.reclaim(owner, claim.saga_id, claim.epoch)
+
+    assert again is not None
+    for found in (claim, again):
+        assert (found.parent, found.parent_node) == (None, "")
+
+
 async def test_an_instance_is_claimed_by_one_worker_only(store: Store, given: Given) -> None:
     owners = [await given.worker() for _ in range(4)]
     ids = await given.started(40)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from orchestrator.adapters.answers import frees, kind_of, reply_to
 from orchestrator.adapters.memory.tables import AT_REST, CursorRow, SagaRow, Tables
-from orchestrator.domain.events import ENDED, Json, Status
+from orchestrator.domain.events import Json, Status
+from orchestrator.errors import InvalidInputError
 from orchestrator.ports import (
     Cursor,
     FeedPage,
@@ -24,17 +26,26 @@ from orchestrator.ports import (
 
 
 class MemoryRequests:
-    """New instances, one for each key."""
+    """New instances, one for each key. There are no transactions here that a start could ride in."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def start(self, batch: Sequence[StartRequest]) -> list[StartAnswer]:
+    async def start(
+        self, batch: Sequence[StartRequest], within: object | None = None
+    ) -> list[StartAnswer]:
+        if within is not None:
+            raise InvalidInputError(
+                "a store in memory has no transactions; start without one, or use Postgres"
+            )
         return [self._start(request) for request in batch]
 
     def _start(self, request: StartRequest) -> StartAnswer:
         tables = self._tables
         known = request.saga_id
+        if known in tables.sagas:
+            # The same id is the same request, sent again.
+            return StartAnswer(known, created=False)
         if request.key is not None:
             known = tables.keys.setdefault((request.name, request.key), known)
         if known in tables.sagas:
@@ -54,18 +65,24 @@ class MemoryInbox:
     async def send(
         self, saga_id: str, kind: str, payload: Mapping[str, Any], *, actor: str, dedupe_key: str
     ) -> Reply:
+        asked = kind_of(kind)
         row, now = self._tables.sagas.get(saga_id), self._tables.clock.now()
         if row is None:
             return Reply.NOT_FOUND
-        if row.status in AT_REST:
-            return Reply.TOO_LATE if row.status in ENDED else Reply.STUCK
         if dedupe_key in row.dedupe_keys:
             return Reply.DUPLICATE
+        unread = row.inbox_seq - row.inbox_seen
+        answer = reply_to(asked, row.status, pivoted=row.pivoted, unread=unread)
+        if answer is not Reply.ACCEPTED:
+            return answer
         # Through JSON, as a database would: what comes back is never the sender's own object.
         stored = json.loads(json.dumps(dict(payload)))
         row.dedupe_keys.add(dedupe_key)
-        row.inbox.append(Message(row.inbox_seq + 1, kind, stored, actor, now))
-        row.due_at = now if row.due_at is None else min(row.due_at, now)
+        row.inbox.append(Message(row.inbox_seq + 1, asked.value, stored, actor, now))
+        if frees(asked, row.status):
+            row.status, row.updated_at = Status.WAITING, now
+        if row.status is not Status.STUCK:
+            row.due_at = now if row.due_at is None else min(row.due_at, now)
         return Reply.ACCEPTED
 
     async def read(self, saga_id: str, after: int) -> list[Message]:
@@ -154,6 +171,7 @@ def _fits(row: SagaRow, wanted: Filter) -> bool:
         (wanted.status is None or row.status is wanted.status)
         and (wanted.name is None or request.name == wanted.name)
         and wanted.tags.items() <= request.tags.items()
+        and (wanted.parent is None or request.parent == wanted.parent)
         and (wanted.since is None or row.created_at >= wanted.since)
         and (wanted.before is None or request.saga_id < wanted.before)
     )

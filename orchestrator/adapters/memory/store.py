@@ -14,8 +14,14 @@ from orchestrator.adapters.memory.public import (
     MemoryReadModel,
     MemoryRequests,
 )
+from orchestrator.adapters.memory.shared_state import MemorySharedState
 from orchestrator.adapters.memory.tables import Tables
-from orchestrator.adapters.memory.workers import MemoryEventStore, MemoryFleet, MemoryWorkQueue
+from orchestrator.adapters.memory.workers import (
+    MemoryEventStore,
+    MemoryFleet,
+    MemoryTransactions,
+    MemoryWorkQueue,
+)
 from orchestrator.ports import Clock, Store
 
 
@@ -37,6 +43,7 @@ class MemoryDatabase:
     def __init__(self, clock: Clock | None = None) -> None:
         self._tables = Tables(clock or SystemClock())
         self._hints = MemoryHints()
+        self._shared = MemorySharedState(self._tables.clock)
 
     def store(self) -> MemoryStore:
         tables = self._tables
@@ -50,6 +57,8 @@ class MemoryDatabase:
             reads=MemoryReadModel(tables),
             clock=tables.clock,
             hints=self._hints,
+            shared=self._shared,
+            transactions=MemoryTransactions(tables),
             database=self,
         )
 

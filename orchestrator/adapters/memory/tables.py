@@ -24,6 +24,8 @@ class SagaRow:
     epoch: int = 0
     owner: str | None = None
     claims: int = 0
+    pivoted: bool = False
+    inbox_seen: int = 0
     events: list[EventRow] = field(default_factory=list)
     inbox: list[Message] = field(default_factory=list)
     dedupe_keys: set[str] = field(default_factory=set)
@@ -55,6 +57,8 @@ class SagaRow:
             dict(request.tags),
             self.created_at,
             self.updated_at,
+            request.parent,
+            self.pivoted,
         )
 
 

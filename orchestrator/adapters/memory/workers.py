@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from orchestrator.adapters.memory.tables import AT_REST, SagaRow, Tables, WorkerRow
 from orchestrator.errors import OwnershipLostError
@@ -36,6 +38,8 @@ class MemoryEventStore:
                 FeedEvent(stored, request.name, request.version, request.correlation_id)
             )
         row.status, row.due_at, row.owner = append.status, append.due_at, append.owner_after
+        row.pivoted = row.pivoted or append.pivoted
+        row.inbox_seen = min(max(row.inbox_seen, append.inbox_seen), row.inbox_seq)
         row.claims, row.updated_at = 0, tables.clock.now()
         return row.inbox_seq
 
@@ -52,6 +56,31 @@ def _fits(row: SagaRow | None, append: Append) -> bool:
     ):
         return False
     return not append.if_inbox or row.inbox_seq <= append.inbox_seen
+
+
+class MemoryTransaction:
+    """A transaction that holds nothing but its append: there is no database to write to."""
+
+    def __init__(self, events: MemoryEventStore) -> None:
+        self.handle: Any = None
+        self._events = events
+
+    async def append(self, append: Append) -> int:
+        written = await self._events.append([append])
+        if append.saga_id not in written:
+            raise OwnershipLostError(f"saga {append.saga_id} was refused at epoch {append.epoch}")
+        return written[append.saga_id]
+
+
+class MemoryTransactions:
+    """Transactions whose handle is None, whatever is wanted: for steps that are simulated."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._events = MemoryEventStore(tables)
+
+    @asynccontextmanager
+    async def open(self, wanted: Any) -> AsyncIterator[MemoryTransaction]:
+        yield MemoryTransaction(self._events)
 
 
 class MemoryWorkQueue:
@@ -114,6 +143,8 @@ def _take(row: SagaRow, owner: str) -> Claim:
         row.created_at,
         None if row.head else request.input,
         request.context,
+        request.parent,
+        request.parent_node,
     )
 
 

@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 
 _by_id = attrgetter("saga_id")
 _head = attrgetter(
-    "saga_id", "owner", "epoch", "head", "status", "due_at", "owner_after", "inbox_seen", "if_inbox"
-)
+    "saga_id", "owner", "epoch", "head", "status", "due_at", "owner_after", "inbox_seen", "if_inbox",
+    "pivoted",
+)  # fmt: skip
 _row = attrgetter(
     "version", "type", "node", "attempt", "epoch", "data", "meta", "recorded_at", "hash"
 )
@@ -74,7 +75,7 @@ class _RefusedError(Exception):
 
 def columns(batch: Sequence[Append]) -> list[object]:
     """The batch as arrays: a column for each field of the appends, then of their events."""
-    ids, owners, epochs, heads, statuses, dues, after, seen, if_inbox = zip(
+    ids, owners, epochs, heads, statuses, dues, after, seen, if_inbox, pivoted = zip(
         *map(_head, batch), strict=True
     )
     new_heads = [a.events[-1].version if a.events else a.head for a in batch]
@@ -84,6 +85,6 @@ def columns(batch: Sequence[Append]) -> list[object]:
         zip(*map(_row, events), strict=True) if events else [()] * 9
     )
     return [
-        ids, owners, epochs, heads, new_heads, statuses, dues, after, seen, if_inbox,
+        ids, owners, epochs, heads, new_heads, statuses, dues, after, seen, if_inbox, pivoted,
         len(batch), numbers, *columns, len(events),
     ]  # fmt: skip

@@ -18,8 +18,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from orchestrator.adapters.postgres.callers import driver_of
 from orchestrator.adapters.postgres.partitions import ensure_partitions
-from orchestrator.adapters.postgres.pool import Connection
 from orchestrator.adapters.postgres.schema import VERSION_TABLE, scripts
 from orchestrator.adapters.postgres.tables import metadata
 from orchestrator.adapters.postgres.trouble import TROUBLE, reason, where
@@ -38,7 +38,7 @@ def upgrade(dsn: str, revision: str = "head") -> None:
     async def work(connection: AsyncConnection) -> None:
         await connection.run_sync(_alembic, partial(command.upgrade, revision=revision))
         await connection.commit()
-        await ensure_partitions(await _driver(connection))
+        await ensure_partitions(await driver_of(connection))
 
     _on(dsn, work)
 
@@ -124,12 +124,6 @@ def _alembic(connection: SyncConnection, act: Callable[[Config], None]) -> None:
 def _revision_of(connection: SyncConnection) -> str | None:
     context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
     return context.get_current_revision()
-
-
-async def _driver(connection: AsyncConnection) -> Connection:
-    raw = await connection.get_raw_connection()
-    driver: Connection = raw.driver_connection  # type: ignore[assignment]  # typed as Any | None
-    return driver
 
 
 def _plain(dsn: str) -> str:

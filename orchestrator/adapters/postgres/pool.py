@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -36,7 +36,7 @@ class PostgresSettings:
     """How to use a database. All times in seconds.
 
     `presence=False` for databases behind a pooler that shares sessions: a dead worker is then
-    noticed by its lease only.
+    noticed by its lease only. At most `transactions` transactional steps are under way at a time.
     """
 
     namespace: str = "default"
@@ -48,6 +48,7 @@ class PostgresSettings:
     idle_in_transaction_timeout: float = 10.0
     gate_timeout: float = 0.1
     notify_every: float = 0.005
+    transactions: int = 10
     presence: bool = True
 
 
@@ -71,7 +72,7 @@ class Database:
         self.where = where(dsn)
         self._pool: Pool | None = None
         self._lists: Pool | None = None
-        self._sections: set[asyncio.Task[list[Record]]] = set()
+        self._sections: set[asyncio.Task[Any]] = set()
         self._expiring: set[asyncio.Future[None]] = set()
 
     # ------------------------------------------------------------------ opening and closing
@@ -87,22 +88,30 @@ class Database:
 
     async def close(self) -> None:
         """Wait for writes under way, then let go of everything within a few seconds."""
-        if self._sections:
-            await asyncio.wait(self._sections, timeout=2 * self.settings.command_timeout)
+        await self.settle()
         for pool in (self._pool, self._lists):
             if pool is not None:
-                closing = asyncio.ensure_future(pool.close())
-                await asyncio.wait({closing}, timeout=2.0)
-                if not closing.done():
-                    pool.terminate()
-                    await asyncio.wait({closing}, timeout=1.0)
-                if closing.done() and not closing.cancelled() and (error := closing.exception()):
-                    log.warning("closing connections to %s: %s", self.where, error)
+                await self.let_go(pool)
+
+    async def settle(self) -> None:
+        """Wait for the sections under way, for as long as they may take."""
+        if self._sections:
+            await asyncio.wait(self._sections, timeout=2 * self.settings.command_timeout)
+
+    async def let_go(self, pool: Pool) -> None:
+        """Close the connections of *pool*, within a few seconds."""
+        closing = asyncio.ensure_future(pool.close())
+        await asyncio.wait({closing}, timeout=2.0)
+        if not closing.done():
+            pool.terminate()
+            await asyncio.wait({closing}, timeout=1.0)
+        if closing.done() and not closing.cancelled() and (error := closing.exception()):
+            log.warning("closing connections to %s: %s", self.where, error)
 
     async def connect(self, purpose: str) -> Connection:
         """A connection of one's own, outside the pools, for *purpose*."""
         with self.translated():
-            return await asyncpg.connect(self.dsn, **self._options(purpose, {}))
+            return await asyncpg.connect(self.dsn, **self.options(purpose))
 
     def _make_pool(self, size: int, planner: dict[str, str]) -> Pool:
         async def keep(_: object) -> None:
@@ -114,10 +123,11 @@ class Database:
             max_size=size,
             max_queries=1_000_000_000,
             reset=keep,
-            **self._options("pool", planner),
+            **self.options("pool", planner),
         )
 
-    def _options(self, purpose: str, planner: dict[str, str]) -> dict[str, Any]:
+    def options(self, purpose: str, planner: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What the driver is told when it connects: every bound, and how to plan."""
         settings = self.settings
         return {
             "timeout": settings.connect_timeout,
@@ -132,7 +142,7 @@ class Database:
                 "idle_in_transaction_session_timeout": _milliseconds(
                     settings.idle_in_transaction_timeout
                 ),
-                **planner,
+                **(planner or {}),
             },
         }
 
@@ -171,13 +181,18 @@ class Database:
         Raises UnknownOutcomeError when it may or may not have been committed, UnavailableError
         or InvalidInputError when certainly not. Cancelling the caller does not cancel it.
         """
-        return await self._to_its_end(self._commit(sql, args))
+        return await asyncio.shield(self.section(self._commit(sql, args)))
 
-    async def commit_both(
-        self, first: tuple[str, tuple[object, ...]], second: tuple[str, tuple[object, ...]]
-    ) -> list[Record]:
-        """Two statements in one transaction, as `commit`; the rows of both in a row."""
-        return await self._to_its_end(self._commit_both(first, second))
+    async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """What *work* gives, in one transaction; as `commit`."""
+        return await asyncio.shield(self.section(self._transact(work)))
+
+    def section(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Work that goes on to its end, whoever stops waiting for it; `close` waits for it."""
+        task: asyncio.Task[T] = asyncio.create_task(work)
+        self._sections.add(task)
+        task.add_done_callback(self._forget)
+        return task
 
     async def _commit(self, sql: str, args: tuple[object, ...]) -> list[Record]:
         with self.translated():
@@ -185,23 +200,14 @@ class Database:
                 with self.deciding():
                     return await connection.fetch(sql, *args)
 
-    async def _commit_both(
-        self, first: tuple[str, tuple[object, ...]], second: tuple[str, tuple[object, ...]]
-    ) -> list[Record]:
+    async def _transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         with self.translated():
             async with self._acquire(self._pool) as connection:
                 with self.deciding():
                     async with connection.transaction():
-                        rows = await connection.fetch(first[0], *first[1])
-                        return rows + await connection.fetch(second[0], *second[1])
+                        return await work(connection)
 
-    async def _to_its_end(self, section: Coroutine[Any, Any, list[Record]]) -> list[Record]:
-        task: asyncio.Task[list[Record]] = asyncio.create_task(section)
-        self._sections.add(task)
-        task.add_done_callback(self._forget)
-        return await asyncio.shield(task)
-
-    def _forget(self, task: asyncio.Task[list[Record]]) -> None:
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         self._sections.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.debug("a write to %s ended: %s", self.where, error)

@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import ClauseElement, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSONB
@@ -36,6 +37,8 @@ _INSTANCE = select(
     saga.c.tags,
     saga.c.created_at,
     saga.c.updated_at,
+    cast(saga.c.parent, Text).label("parent"),
+    saga.c.pivoted,
 )
 
 
@@ -56,22 +59,9 @@ class PostgresReadModel:
         return {row["id"]: Status(row["status"]) for row in rows}
 
     async def search(self, wanted: Filter) -> list[Instance]:
-        query = _INSTANCE.where(saga.c.namespace == self._database.settings.namespace)
-        if wanted.status is not None:
-            query = query.where(saga.c.status == wanted.status.value)
-        if wanted.name is not None:
-            query = query.where(saga.c.name == wanted.name)
-        if wanted.tags:
-            # The second condition is the index's own; without it the planner cannot use it.
-            query = query.where(
-                saga.c.tags.op("@>")(cast(cast(json.dumps(dict(wanted.tags)), Text), JSONB)),
-                saga.c.tags != literal_column("'{}'::jsonb"),
-            )
-        if wanted.since is not None:
-            query = query.where(saga.c.created_at >= wanted.since)
-        if wanted.before is not None:
-            query = query.where(saga.c.id < wanted.before)
-        rows = await self._run(query.order_by(saga.c.id.desc()).limit(wanted.limit))
+        if wanted.parent is not None and _uuid(wanted.parent) is None:
+            return []
+        rows = await self._run(listing(wanted, self._database.settings.namespace))
         return [_instance(row) for row in rows]
 
     async def find(self, prefix: str, limit: int = 5) -> list[str]:
@@ -109,12 +99,37 @@ class PostgresReadModel:
         return Json(rows[0]["input"]) if rows else None
 
     async def _run(self, query: ClauseElement) -> list[Record]:
-        compiled = query.compile(dialect=_DIALECT)
-        assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what a query compiles to
-        params = compiled.params
-        return await self._database.fetch_list(
-            str(compiled), *(params[name] for name in compiled.positiontup or ())
+        return await self._database.fetch_list(*statement(query))
+
+
+def listing(wanted: Filter, namespace: str) -> ClauseElement:
+    """The query for the instances that *wanted* lets through."""
+    query = _INSTANCE.where(saga.c.namespace == namespace)
+    if wanted.status is not None:
+        query = query.where(saga.c.status == wanted.status.value)
+    if wanted.name is not None:
+        query = query.where(saga.c.name == wanted.name)
+    if wanted.tags:
+        # The second condition is the index's own; without it the planner cannot use it.
+        query = query.where(
+            saga.c.tags.op("@>")(cast(cast(json.dumps(dict(wanted.tags)), Text), JSONB)),
+            saga.c.tags != literal_column("'{}'::jsonb"),
         )
+    if wanted.parent is not None:
+        query = query.where(saga.c.parent == wanted.parent)
+    if wanted.since is not None:
+        query = query.where(saga.c.created_at >= wanted.since)
+    if wanted.before is not None:
+        query = query.where(saga.c.id < wanted.before)
+    return query.order_by(saga.c.id.desc()).limit(wanted.limit)
+
+
+def statement(query: ClauseElement) -> tuple[Any, ...]:
+    """A query as the driver takes it: its text, and its arguments in order."""
+    compiled = query.compile(dialect=_DIALECT)
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what a query compiles to
+    params = compiled.params
+    return (str(compiled), *(params[name] for name in compiled.positiontup or ()))
 
 
 def _instance(row: Record) -> Instance:

@@ -15,6 +15,8 @@ from orchestrator.adapters.postgres.pool import Database, PostgresSettings
 from orchestrator.adapters.postgres.read_model import PostgresReadModel
 from orchestrator.adapters.postgres.requests import PostgresRequests
 from orchestrator.adapters.postgres.schema import verify_schema
+from orchestrator.adapters.postgres.shared_state import PostgresSharedState
+from orchestrator.adapters.postgres.transactions import PostgresTransactions
 from orchestrator.adapters.postgres.work_queue import PostgresWorkQueue
 from orchestrator.ports import Store
 
@@ -30,6 +32,7 @@ async def open_store(dsn: str, *, settings: PostgresSettings | None = None) -> A
     clock = DatabaseClock()
     fleet = PostgresFleet(database, clock)
     hints = PostgresHints(database)
+    transactions = PostgresTransactions(database)
     try:
         await database.open()
         await database.with_connection(verify_schema)
@@ -44,8 +47,11 @@ async def open_store(dsn: str, *, settings: PostgresSettings | None = None) -> A
             PostgresReadModel(database),
             clock,
             hints,
+            shared=PostgresSharedState(database),
+            transactions=transactions,
         )
     finally:
         await hints.close()
         await fleet.close()
+        await transactions.close()
         await database.close()

@@ -15,8 +15,8 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB
-from sqlalchemy.types import BigInteger, DateTime, Integer, LargeBinary, Text, Uuid
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
+from sqlalchemy.types import BigInteger, Boolean, DateTime, Double, Integer, LargeBinary, Text, Uuid
 
 from orchestrator.domain.events import ENDED, Status
 
@@ -62,6 +62,9 @@ saga = Table(
     Column("correlation_id", Text, nullable=False),
     Column("context", JSON, nullable=False),
     Column("tags", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("parent", Uuid(as_uuid=False)),
+    Column("parent_node", Text, nullable=False, server_default=text("''")),
+    Column("pivoted", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     CheckConstraint(f"status IN ({_listed(Status)})", name="status"),
@@ -90,6 +93,7 @@ saga = Table(
         postgresql_where=text("owner IS NULL AND due_at IS NOT NULL"),
     ),
     Index("ix_saga_owner", "owner", postgresql_where=text("owner IS NOT NULL")),
+    Index("ix_saga_parent", "parent", "id", postgresql_where=text("parent IS NOT NULL")),
     Index(
         "ix_saga_tags",
         "tags",
@@ -174,4 +178,70 @@ relay_cursor = Table(
     Column("lease_until", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     CheckConstraint("position >= 0 AND epoch > 0", name="counts"),
+)
+
+circuit = Table(
+    "circuit",
+    metadata,
+    Column("namespace", Text, primary_key=True, server_default=text("'default'")),
+    Column("name", Text, primary_key=True),
+    Column("failed", Integer, nullable=False, server_default=text("0")),
+    Column("passed", Integer, nullable=False, server_default=text("0")),
+    Column("opened_at", DateTime(timezone=True)),
+    # When the probes that have not reported were let through; in order.
+    Column("probes", ARRAY(DateTime(timezone=True)), nullable=False, server_default=text("'{}'")),
+    CheckConstraint("failed >= 0 AND passed >= 0", name="counts"),
+    CheckConstraint("opened_at IS NOT NULL OR (passed = 0 AND probes = '{}')", name="closed"),
+    postgresql_with={"fillfactor": 70},
+)
+
+rate = Table(
+    "rate",
+    metadata,
+    Column("namespace", Text, primary_key=True, server_default=text("'default'")),
+    Column("name", Text, primary_key=True),
+    Column("full_at", DateTime(timezone=True), nullable=False),
+    postgresql_with={"fillfactor": 70},
+)
+
+cache_entry = Table(
+    "cache_entry",
+    metadata,
+    # Of namespace, name and key, which together may be longer than an index takes.
+    Column("digest", LargeBinary, primary_key=True),
+    Column("namespace", Text, nullable=False, server_default=text("'default'")),
+    Column("name", Text, nullable=False),
+    Column("output", JSON),
+    Column("kept_at", DateTime(timezone=True)),
+    Column("holder", Text),
+    Column("held_since", DateTime(timezone=True)),
+    Column("held_until", DateTime(timezone=True)),
+    CheckConstraint("(output IS NULL) = (kept_at IS NULL)", name="kept"),
+    CheckConstraint(
+        "(holder IS NULL) = (held_since IS NULL) AND (holder IS NULL) = (held_until IS NULL)",
+        name="held",
+    ),
+    CheckConstraint("octet_length(digest) = 32", name="digest"),
+    Index("ix_cache_entry_kept", "namespace", "name", "kept_at"),
+)
+
+budget = Table(
+    "budget",
+    metadata,
+    Column("namespace", Text, primary_key=True, server_default=text("'default'")),
+    Column("name", Text, primary_key=True),
+    Column("since", DateTime(timezone=True), nullable=False),
+    Column("spent", Double, nullable=False),
+    CheckConstraint("abs(spent) < 'Infinity'", name="spent"),
+    postgresql_with={"fillfactor": 70},
+)
+
+budget_receipt = Table(
+    "budget_receipt",
+    metadata,
+    Column("namespace", Text, primary_key=True, server_default=text("'default'")),
+    Column("name", Text, primary_key=True),
+    Column("receipt", Text, primary_key=True),
+    Column("spent_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Index("ix_budget_receipt_spent_at", "namespace", "name", "spent_at"),
 )

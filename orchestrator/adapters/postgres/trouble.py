@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import InvalidInputError, SchemaError, UnavailableError
 
@@ -34,6 +35,13 @@ def is_refusal(error: BaseException) -> bool:
 def _is_bad_argument(error: BaseException) -> bool:
     """Whether the driver could not encode an argument: nothing was sent."""
     return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """The driver's own error, where SQLAlchemy put two of its own round it."""
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return error
+    return error.orig.__cause__ or error.orig
 
 
 def is_away(error: BaseException) -> bool:

@@ -26,6 +26,8 @@ async def waits_for_lock(connection: Connection) -> None:
     """Until some other session of this database waits for a lock."""
 
     async def look() -> bool:
+        # Within one transaction the server would tell again what it told the first time.
+        await connection.execute("SELECT pg_stat_clear_snapshot()")
         return bool(
             await connection.fetchval(
                 "SELECT count(*) FROM pg_stat_activity "

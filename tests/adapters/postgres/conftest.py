@@ -10,6 +10,7 @@ import pytest
 from orchestrator.adapters.postgres.pool import Connection
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.ports import Store
+from tests.adapters.postgres.stepping import LEDGER
 from tests.contract.given import Given
 
 
@@ -24,6 +25,12 @@ async def store(any_dsn: str) -> AsyncIterator[Store]:
 def given(store: Store) -> Given:
     """What tests need first: a worker, requests, claims."""
     return Given(store)
+
+
+@pytest.fixture
+async def ledger(side: Connection) -> None:
+    """A table that belongs to the user."""
+    await side.execute(LEDGER)
 
 
 @pytest.fixture

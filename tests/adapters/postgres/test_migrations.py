@@ -29,8 +29,14 @@ from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.postgres.tables import metadata
 from orchestrator.errors import SchemaError, UnavailableError
 from tests.adapters.postgres.beside import Connection as Side
+from tests.contract.given import ORDER, Given
 
 TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+
+OLD_INSTANCE = """
+INSERT INTO saga (id, name, version, fingerprint, status, due_at, correlation_id, context)
+VALUES (gen_random_uuid(), 'order', 1, 'f', 'pending', now(), 'c', '{}') RETURNING id::text
+"""
 
 # Everything that a table promises, in the server's own words.
 PROMISES = """
@@ -135,6 +141,25 @@ async def test_a_migration_can_be_run_from_within_a_loop(empty_dsn: str) -> None
 
     async with open_store(empty_dsn) as store:
         assert await store.reads.ids(None, 1) == []
+
+
+async def test_an_instance_of_an_older_schema_goes_on_after_the_migration(empty_dsn: str) -> None:
+    upgrade(empty_dsn, "0005")
+    connection = await asyncpg.connect(empty_dsn)
+    saga_id = await connection.fetchval(OLD_INSTANCE)
+    await connection.execute("INSERT INTO saga_input VALUES ($1, '1')", saga_id)
+    await connection.close()
+    upgrade(empty_dsn)
+
+    async with open_store(empty_dsn) as store:
+        given = Given(store)
+        owner = await given.worker()
+        [claim] = await store.queue.claim(owner, 1, [ORDER])
+        assert (claim.saga_id, claim.parent, claim.parent_node) == (saga_id, None, "")
+        assert await store.events.append([given.append(owner, claim)]) == {saga_id: 0}
+        instance = await store.reads.get(saga_id)
+        assert instance is not None
+        assert (instance.head, instance.parent, instance.pivoted) == (1, None, False)
 
 
 def test_a_server_that_is_away_is_unavailable() -> None:

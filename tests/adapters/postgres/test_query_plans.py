@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from orchestrator.adapters.postgres.event_store import columns
+from orchestrator.adapters.postgres.read_model import listing, statement
 from orchestrator.adapters.postgres.statements import sql
-from orchestrator.ports import Store
+from orchestrator.ports import Filter, Store
 from tests.adapters.postgres.beside import Connection, open_database
 from tests.contract.given import ORDER, Given
 
@@ -93,6 +96,38 @@ async def test_an_append_finds_its_rows_by_primary_key_in_order_of_id(
     assert "Seq Scan" not in plan
 
 
+@pytest.mark.usefixtures("crowded")
+async def test_children_are_listed_by_their_parent(
+    side: Connection, given: Given, store: Store
+) -> None:
+    [parent] = await given.started()
+    await given.started(3, parent=parent)
+    await side.execute("ANALYZE saga")
+
+    plan = await plan_of(side, *statement(listing(Filter(parent=parent), "default")))
+
+    assert "using ix_saga_parent" in plan
+    assert "Sort" not in plan
+    assert len(await store.reads.search(Filter(parent=parent))) == 3
+
+
+@pytest.mark.usefixtures("crowded")
+async def test_starts_that_were_known_are_found_by_id_or_key(any_dsn: str, given: Given) -> None:
+    [saga_id] = await given.started(key="k")
+
+    async def look(connection: Connection) -> str:
+        return await plan_of(
+            connection, sql("find_started"), "default", [saga_id], ["order"], ["k"]
+        )
+
+    async with open_database(any_dsn) as database:
+        plan = await database.with_connection(look)
+
+    assert "using pk_saga on saga" in plan
+    assert "using uq_saga_key on saga" in plan
+    assert "Seq Scan" not in plan
+
+
 async def test_reading_one_instance_looks_into_one_partition(
     any_dsn: str, given: Given, store: Store
 ) -> None:
@@ -138,3 +173,45 @@ async def test_appends_that_keep_an_instance_touch_no_index_of_it(
     versions = await side.fetchval("SELECT count(DISTINCT epoch) FROM event")
     leaves = await side.fetchval("SELECT pg_relation_size('pk_saga') / 8192")
     assert (versions, leaves) == (1, 2)
+
+
+SHARED = """
+INSERT INTO cache_entry (name, digest, output, kept_at)
+SELECT 'rates', sha256(('rates' || n)::bytea), '1', now() - n * interval '1 s' FROM generate_series(1, 1000) n;
+INSERT INTO budget_receipt (name, receipt) SELECT 'llm', n::text FROM generate_series(1, 20000) n;
+INSERT INTO circuit (name) SELECT n::text FROM generate_series(1, 20000) n;
+INSERT INTO rate (name, full_at) SELECT n::text, now() FROM generate_series(1, 20000) n;
+INSERT INTO budget (name, since, spent) SELECT n::text, now(), 1 FROM generate_series(1, 20000) n;
+INSERT INTO cache_entry (name, digest, output, kept_at)
+SELECT 'other', sha256(n::text::bytea), '1', now() FROM generate_series(1, 20000) n;
+"""
+MINUTE = timedelta(minutes=1)
+DIGEST = bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("statement", "index", "args"),
+    [
+        ("admit_call", "pk_circuit", (MINUTE, 1, MINUTE)),
+        ("report_success", "pk_circuit", (MINUTE, 1)),
+        ("reserve_call", "pk_rate", (MINUTE, MINUTE)),
+        ("look_up_output", "pk_cache_entry", (DIGEST, "h", MINUTE, MINUTE, MINUTE)),
+        ("keep_output", "ix_cache_entry_kept", (DIGEST, "h", "1", 900)),
+        ("read_budget", "pk_budget", (MINUTE,)),
+        ("spend_budget", "ix_budget_receipt_spent_at", (MINUTE, "r", 1.0, 90 * MINUTE)),
+    ],
+)
+async def test_what_sagas_share_is_found_by_its_name(
+    any_dsn: str, side: Connection, statement: str, index: str, args: tuple[object, ...]
+) -> None:
+    await side.execute(SHARED)
+
+    async def look(connection: Connection) -> str:
+        return await plan_of(connection, sql(statement), "default", "rates", *args)
+
+    async with open_database(any_dsn) as database:
+        plan = await database.with_connection(look)
+
+    assert f"using {index} on" in plan
+    assert "Seq Scan" not in plan
+    assert "Rows Removed" not in plan

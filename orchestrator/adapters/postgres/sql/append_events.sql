@@ -6,10 +6,11 @@ WITH input AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
         unnest(
             $1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::int[], $6::text[], $7::timestamptz[],
-            $8::uuid[], $9::int[], $10::bool[]
-        ), generate_series(1, $11::int)
+            $8::uuid[], $9::int[], $10::bool[], $11::bool[]
+        ), generate_series(1, $12::int)
     ) AS i (
-        id, owner, epoch, head, new_head, status, due_at, owner_after, inbox_seen, if_inbox, n
+        id, owner, epoch, head, new_head, status, due_at, owner_after, inbox_seen, if_inbox,
+        pivoted, n
     )
 ), owned AS (
     UPDATE saga s
@@ -20,6 +21,7 @@ WITH input AS MATERIALIZED (
             ELSE i.due_at
         END,
         owner = i.owner_after,
+        pivoted = s.pivoted OR i.pivoted,
         claims = 0,
         inbox_seen = least(greatest(s.inbox_seen, i.inbox_seen), s.inbox_seq),
         updated_at = clock_timestamp()
@@ -42,9 +44,9 @@ WITH input AS MATERIALIZED (
            e.recorded_at, e.hash
     FROM gate, ROWS FROM (
         unnest(
-            $12::int[], $13::int[], $14::text[], $15::text[], $16::int[], $17::int[], $18::text[],
-            $19::text[], $20::timestamptz[], $21::bytea[]
-        ), generate_series(1, $22::int)
+            $13::int[], $14::int[], $15::text[], $16::text[], $17::int[], $18::int[], $19::text[],
+            $20::text[], $21::timestamptz[], $22::bytea[]
+        ), generate_series(1, $23::int)
     ) AS e (
         append, version, type, node, attempt, epoch, data, meta, recorded_at, hash, n
     ) JOIN owned o ON o.n = e.append
