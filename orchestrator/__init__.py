@@ -2,15 +2,30 @@
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.domain.context import WorkflowContext
-from orchestrator.domain.definition import Parallel, Primitive, Retry, Sequential, Timeout, pure
+from orchestrator.domain.branching import Fallback, Router, each, loop, when
+from orchestrator.domain.context import View, WorkflowContext
+from orchestrator.domain.definition import Parallel, Primitive, Sequential, pure
 from orchestrator.domain.events import Status
+from orchestrator.domain.flow import Flow, flow
+from orchestrator.domain.guards import Budget, Cache, CircuitBreaker, RateLimit
 from orchestrator.domain.pairs import Compensation
 from orchestrator.domain.saga import Saga
-from orchestrator.domain.steps import Attempted, Completed, Step, step
+from orchestrator.domain.steps import (
+    Attempted,
+    Completed,
+    Happened,
+    NotHappened,
+    Step,
+    Unknown,
+    step,
+    transactional,
+)
+from orchestrator.domain.waiting import Signal, sleep
+from orchestrator.domain.wrappers import Retry, Scope, Timeout
 from orchestrator.errors import (
     ConflictError,
     DefinitionError,
+    DefinitionWarning,
     InvalidInputError,
     KeyConflictError,
     NotFoundError,
@@ -18,6 +33,7 @@ from orchestrator.errors import (
     Permanent,
     Retryable,
     SagaFailedError,
+    StepError,
     TooLateError,
     UnavailableError,
 )
@@ -30,39 +46,60 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attempted",
+    "Budget",
+    "Cache",
+    "CircuitBreaker",
     "Compensation",
     "Completed",
     "ConflictError",
     "DefinitionError",
+    "DefinitionWarning",
+    "Fallback",
     "Filter",
+    "Flow",
     "Handle",
+    "Happened",
     "HistoryEntry",
     "Instance",
     "InvalidInputError",
     "KeyConflictError",
     "NotFoundError",
+    "NotHappened",
     "Orchestrator",
     "OrchestratorError",
     "Order",
     "Parallel",
     "Permanent",
     "Primitive",
+    "RateLimit",
     "Retry",
     "Retryable",
+    "Router",
     "Saga",
     "SagaFailedError",
+    "Scope",
     "Sequential",
+    "Signal",
     "Status",
     "Step",
+    "StepError",
     "Timeout",
     "TooLateError",
     "UnavailableError",
+    "Unknown",
+    "View",
     "Worker",
     "WorkerSettings",
     "WorkflowContext",
     "connect",
+    "each",
+    "flow",
+    "loop",
     "pure",
+    "sleep",
     "step",
+    "transactional",
+    "when",
     "work",
 ]
 

@@ -15,6 +15,7 @@ OrchestratorError
 ├── UnrecordableError            a value cannot be written as JSON and read back
 ├── OwnershipLostError           stop working on this instance now; somebody else may have it
 ├── SagaFailedError              the instance ended without its result
+├── StepError                    a part that a @flow asked for failed; raised inside of the flow
 └── UnavailableError             a database or broker cannot be reached or used
     ├── UnknownOutcomeError      a commit was sent and its answer was lost
     ├── SchemaError              the database is not migrated, or newer than this code
@@ -38,6 +39,10 @@ class OrchestratorError(Exception):
 
 class DefinitionError(OrchestratorError):
     """The flow is wrong."""
+
+
+class DefinitionWarning(UserWarning):
+    """The flow can come to a point where a person is needed; see the message for the mend."""
 
 
 class InvalidInputError(OrchestratorError):
@@ -111,6 +116,23 @@ class SagaFailedError(OrchestratorError):
     def __init__(self, message: str, status: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class StepError(OrchestratorError):
+    """A part of a flow failed.
+
+    `kind` is the name of the exception's class; `kinds` those of its bases too. `permanent`
+    says that no retry can help.
+    """
+
+    def __init__(
+        self, message: str, kind: str = "", kinds: Sequence[str] = (), *, permanent: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.kinds = tuple(kinds)
+        self.permanent = permanent
+        self.failure: object = None
 
 
 class UnavailableError(OrchestratorError):

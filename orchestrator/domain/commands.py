@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.domain.definition import Pure
+from orchestrator.domain.definition import Primitive
 from orchestrator.domain.events import Event, Failure, Json
-from orchestrator.domain.steps import Step, Undo
+from orchestrator.domain.flow import FlowNode
+from orchestrator.domain.guards import Cache
+from orchestrator.domain.policies import BudgetRule, CacheRule, Circuit, Rate
+from orchestrator.domain.saga import Saga
+from orchestrator.domain.steps import Probe, Step, Undo
+
+
+@dataclass(frozen=True, slots=True)
+class CacheGuard:
+    """A cache round one step: its rule, and the node that says how keys are made."""
+
+    rule: CacheRule
+    node: Cache[Any, Any]
+
+
+Guard = Circuit | Rate | BudgetRule | CacheGuard
+"""What is asked before a step is called, from the outermost inward."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """Call the action of *step*. `timeout` bounds the attempt, `deadline` whatever is round it."""
+    """Call the action of *step*. `timeout` bounds the attempt, `deadline` whatever is round it.
+
+    `cut` says that nobody waits for it any more.
+    """
 
     path: str
     step: Step[Any, Any]
@@ -24,15 +43,23 @@ class RunStep:
     timeout: timedelta | None = None
     deadline: datetime | None = None
     announced: bool = False
+    guards: tuple[Guard, ...] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Call a pure function."""
+    """Call a plain function of the node: `call(value, ctx)`, *value* being read as *takes*."""
 
     path: str
-    node: Pure[Any, Any]
+    node: Primitive[Any, Any]
+    name: str
+    call: Callable[[Any, Any], Any]
     input: Json
+    takes: Any
+    gives: Any
+    outputs: Mapping[str, Json]
+    detail: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +74,75 @@ class RunCompensation:
     output: Json | None
     outputs: Mapping[str, Json]
     on_doubt: bool
+    passed: tuple[str, ...] = ()
 
 
-Command = RunStep | Compute | RunCompensation
+@dataclass(frozen=True, slots=True)
+class RunProbe:
+    """Ask whether *step* happened."""
+
+    path: str
+    step: Step[Any, Any]
+    probe: Probe
+    attempt: int
+    input: Json
+    outputs: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeFlow:
+    """Run the code of a flow up to its next request, on the answers that it has so far.
+
+    `requests` is what was recorded; `answers` may be one shorter, when the last is not answered.
+    """
+
+    path: str
+    node: FlowNode[Any, Any]
+    input: Json
+    requests: tuple[tuple[str, Json], ...]
+    answers: tuple[Json | Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """Store the request of a child saga; it is known by its id if it was stored before."""
+
+    path: str
+    saga: Saga[Any, Any]
+    child_id: str
+    key: str
+    input: Json
+
+
+@dataclass(frozen=True, slots=True)
+class CancelChild:
+    """Tell a live child to go back."""
+
+    path: str
+    child_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UndoChild:
+    """Tell a completed child to take back what it did."""
+
+    path: str
+    child_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchChild:
+    """Look whether a child has ended; `undone` when it is being undone. It may take for ever."""
+
+    path: str
+    name: str
+    child_id: str
+    undone: bool = False
+    passed: tuple[str, ...] = ()
+
+
+Attempted = RunStep | RunCompensation | RunProbe
+Command = Attempted | Compute | ResumeFlow | StartChild | CancelChild | UndoChild | WatchChild
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +150,7 @@ class Succeeded:
     """The call returned."""
 
     output: Json = Json("null")
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +158,7 @@ class Failed:
     """The call says that nothing happened."""
 
     failure: Failure
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +166,63 @@ class InDoubt:
     """Nobody knows whether it happened."""
 
     failure: Failure
+    cost: float = 0.0
 
 
-Outcome = Succeeded | Failed | InDoubt
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """A guard let the call wait; it was not made."""
+
+    by: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A cache had the output; the call was not made."""
+
+    cache: str
+    output: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a probe said: `happened`, `not_happened` or `unknown`."""
+
+    answer: str
+    output: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The code of a flow asks for a part to be run."""
+
+    index: int
+    request: str
+    input: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """The code of a flow is not the code that made the record."""
+
+    index: int
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOver:
+    """A child ended, with this status."""
+
+    status: str
+    output: Json | None = None
+    failure: Failure | None = None
+
+
+Outcome = (
+    Succeeded | Failed | InDoubt | Postponed | Remembered | Answered | Asked | Diverged | ChildOver
+)
 
 
 @dataclass(frozen=True, slots=True)

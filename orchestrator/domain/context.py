@@ -17,15 +17,32 @@ def _no_heartbeat() -> None:
     return None
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _no_input() -> Any:
+    return None
+
+
+def _no_output(step: Step[Any, Any]) -> Any:
+    return None
+
+
+def _no_cost(amount: float) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the shell lends to an action: resources, the clock, the saga's earlier values."""
 
     resources: Mapping[type, object] = field(default_factory=dict)
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    read_input: Callable[[], Any] = lambda: None
-    read_output: Callable[[Step[Any, Any]], Any] = lambda step: None
+    now: Callable[[], datetime] = _utc_now
+    read_input: Callable[[], Any] = _no_input
+    read_output: Callable[[Step[Any, Any]], Any] = _no_output
     heartbeat: Callable[[], None] = _no_heartbeat
+    spend: Callable[[float], None] = _no_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +101,26 @@ class WorkflowContext:
     def heartbeat(self) -> None:
         """Say that this attempt is alive and making progress."""
         self.surroundings.heartbeat()
+
+    def cost(self, amount: float) -> None:
+        """Say what this attempt cost, in the unit of the budgets round it; adds up."""
+        if not amount >= 0:
+            raise ValueError(f"a cost is 0 or more, not {amount!r}")
+        self.surroundings.spend(amount)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What `.using(...)` looks at: the value that came in, the saga's input, earlier outputs."""
+
+    value: Any
+    ctx: WorkflowContext
+
+    @property
+    def input(self) -> Any:
+        """The input of the saga."""
+        return self.ctx.input
+
+    def output(self, step: Step[Any, T]) -> T:
+        """The recorded output of *step*; LookupError when it has not succeeded yet."""
+        return self.ctx.output(step)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, TypeVarTuple, overload
 
-from orchestrator.domain.policies import Backoff, seconds
 from orchestrator.domain.signatures import may_fit, read_signature, spell
 from orchestrator.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from orchestrator.domain.context import View
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -34,9 +36,22 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 
 
 class Primitive(Generic[In, Out]):
-    """A part of a flow that turns `In` into `Out`. Inert: it has no way to run itself."""
+    """A part of a flow that turns `In` into `Out`. Inert: it has no way to run itself.
 
-    def __rshift__(self, other: Primitive[Out, C]) -> Primitive[In, C]:
+    What `children`, `label` and `identity` say is all that drawing, fingerprints and checks know
+    of a kind of node; its meaning is one rule in the decider.
+    """
+
+    transparent: ClassVar[bool] = False
+    """Whether it only adapts what is below: a wrapper round it is a scope when that is one."""
+    passes_on: ClassVar[bool] = False
+    """Whether its output is its input."""
+
+    @overload
+    def __rshift__(self, other: Through) -> Primitive[In, Out]: ...
+    @overload
+    def __rshift__(self, other: Primitive[Out, C]) -> Primitive[In, C]: ...
+    def __rshift__(self, other: Primitive[Any, Any]) -> Primitive[In, Any]:
         """This, then *other* on its output."""
         return Sequential((*_flat(self), *_flat(as_primitive(other, ">>"))))
 
@@ -63,28 +78,105 @@ class Primitive(Generic[In, Out]):
         on: tuple[type[BaseException], ...] = (),
     ) -> Primitive[In, Out]:
         """The fluent spelling of `Retry(self, ...)`."""
-        return Retry(
-            self,
-            max_retries=max_retries,
-            initial=initial,
-            factor=factor,
-            cap=cap,
-            jitter=jitter,
-            on=on,
-        )
+        from orchestrator.domain.wrappers import Retry
+
+        return Retry(self, max_retries, initial, factor, cap, jitter, on)
 
     def timeout(self, after: Seconds) -> Primitive[In, Out]:
         """The fluent spelling of `Timeout(self, after=...)`."""
-        return Timeout(self, after=after)
+        from orchestrator.domain.wrappers import Timeout
+
+        return Timeout(self, after)
+
+    def fallback(self, *alternatives: Primitive[In, Out]) -> Primitive[In, Out]:
+        """The fluent spelling of `Fallback(self, alternatives)`."""
+        from orchestrator.domain.branching import Fallback
+
+        return Fallback(self, alternatives)
+
+    def scope(self, name: str = "") -> Primitive[In, Out]:
+        """The fluent spelling of `Scope(self, name)`."""
+        from orchestrator.domain.wrappers import Scope
+
+        return Scope(self, name)
+
+    def pivot(self) -> Primitive[In, Out]:
+        """The point of no return: once this has completed, nothing is undone any more."""
+        from orchestrator.domain.wrappers import Pivot
+
+        return Pivot(self)
+
+    def circuit(
+        self, name: str, *, failures: int = 5, reset: Seconds = 60, probes: int = 1
+    ) -> Primitive[In, Out]:
+        """The fluent spelling of `CircuitBreaker(self, name, ...)`."""
+        from orchestrator.domain.guards import CircuitBreaker
+
+        return CircuitBreaker(self, name, failures, reset, probes)
+
+    def rate_limit(self, name: str, calls: int, per: Seconds = 1) -> Primitive[In, Out]:
+        """The fluent spelling of `RateLimit(self, name, ...)`."""
+        from orchestrator.domain.guards import RateLimit
+
+        return RateLimit(self, name, calls, per)
+
+    def cache(
+        self,
+        ttl: Seconds,
+        *,
+        name: str = "",
+        max_size: int = 1_000,
+        key: Callable[[In], str] | None = None,
+    ) -> Primitive[In, Out]:
+        """The fluent spelling of `Cache(self, ttl, ...)`."""
+        from orchestrator.domain.guards import Cache
+
+        return Cache(self, ttl, name, max_size, key)
+
+    def budget(
+        self, limit: float, *, name: str = "", per: timedelta | None = None
+    ) -> Primitive[In, Out]:
+        """The fluent spelling of `Budget(self, limit, ...)`."""
+        from orchestrator.domain.guards import Budget
+
+        return Budget(self, limit, name, per)
 
     def map(self, fn: Callable[[Out], C]) -> Primitive[In, C]:
         """This, then the plain function *fn* on its output."""
         return self >> pure(fn)
 
+    def keep(self) -> Primitive[In, tuple[In, Out]]:  # type: ignore[type-var, unused-ignore]  # In only leaves as what came in
+        """This, with what came in: the output is the pair of input and output."""
+        from orchestrator.domain.wrappers import Keep
+
+        return Keep(self)
+
+    def using(self, bind: Callable[[View], In]) -> Primitive[Any, Out]:
+        """This, on what *bind* makes of the saga's input and earlier outputs."""
+        from orchestrator.domain.wrappers import Using
+
+        return Using.of(self, bind)
+
     @property
     def children(self) -> tuple[Primitive[Any, Any], ...]:
         """The nodes right below this one."""
         return ()
+
+    def with_children(self, children: tuple[Primitive[Any, Any], ...]) -> Primitive[In, Out]:
+        """This node round other children, as many as it has."""
+        if children:
+            raise TypeError(f"{type(self).__name__} has no children")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What drawings call it."""
+        return type(self).__name__.lower()
+
+    @property
+    def identity(self) -> str:
+        """What a history depends on, besides the kind of node and its children."""
+        return ""
 
     @property
     def input_type(self) -> Any:
@@ -97,6 +189,20 @@ class Primitive(Generic[In, Out]):
         return self.children[-1].output_type
 
 
+class Through(Primitive[Any, Any]):
+    """A part that passes on what it gets, whatever it is."""
+
+    passes_on = True
+
+    @property
+    def input_type(self) -> Any:
+        return Any
+
+    @property
+    def output_type(self) -> Any:
+        return Any
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Pure(Primitive[In, Out]):
     """A plain function in a chain: no effect, no retry, nothing to undo."""
@@ -105,6 +211,14 @@ class Pure(Primitive[In, Out]):
     fn: Callable[[Any], Any]
     takes: Any
     gives: Any
+
+    @property
+    def label(self) -> str:
+        return f"pure {self.name}"
+
+    @property
+    def identity(self) -> str:
+        return self.name
 
     @property
     def input_type(self) -> Any:
@@ -127,12 +241,29 @@ class Sequential(Primitive[In, Out]):
     def __post_init__(self) -> None:
         if not self.steps:
             raise DefinitionError("an empty sequence does nothing; give it at least one step")
-        for left, right in zip(self.steps, self.steps[1:], strict=False):
+        left = self.steps[0]
+        for right in self.steps[1:]:
             check_neighbours(left, right)
+            left = left if right.passes_on else right
 
     @property
     def children(self) -> tuple[Primitive[Any, Any], ...]:
         return self.steps
+
+    def with_children(self, children: tuple[Primitive[Any, Any], ...]) -> Primitive[In, Out]:
+        return Sequential(children)
+
+    @property
+    def label(self) -> str:
+        return "one after the other"
+
+    @property
+    def input_type(self) -> Any:
+        return next((s for s in self.steps if not s.passes_on), self.steps[0]).input_type
+
+    @property
+    def output_type(self) -> Any:
+        return next((s for s in reversed(self.steps) if not s.passes_on), self.steps[0]).output_type
 
     def __repr__(self) -> str:
         return " >> ".join(f"({s!r})" if isinstance(s, Parallel) else repr(s) for s in self.steps)
@@ -142,21 +273,60 @@ class Sequential(Primitive[In, Out]):
 class Parallel(Primitive[In, tuple[*Ts]], Generic[In, *Ts]):
     """All at once, on the same input; the output is the tuple of their outputs.
 
-    All branches settle before the block fails, so that nothing is undone beside work in flight.
+    All branches settle before the block fails, so that nothing is undone beside work in flight;
+    `on_failure="cancel"` cuts the others off instead (they are then in doubt). `limit` bounds how
+    many run at once; after a failure no further one begins. `undo="parallel"` lets the branches
+    be undone side by side.
     """
 
     branches: tuple[Primitive[Any, Any], ...]
+    limit: int | None = None
+    on_failure: Literal["settle", "cancel"] = "settle"
+    undo: Literal["sequential", "parallel"] = "sequential"
 
     def __post_init__(self) -> None:
         if len(self.branches) < 2:
             raise DefinitionError("a parallel block needs two branches or more")
+        for branch in self.branches:
+            as_primitive(branch, "|")
+        if self.limit is not None and self.limit < 1:
+            raise DefinitionError(f"limit is {self.limit}; at least one branch must run")
+        if self.on_failure not in ("settle", "cancel"):
+            raise DefinitionError(f'on_failure is {self.on_failure!r}; say "settle" or "cancel"')
+        if self.undo not in ("sequential", "parallel"):
+            raise DefinitionError(f'undo is {self.undo!r}; say "sequential" or "parallel"')
+        first, *others = self.branches
+        for other in others:
+            one, two = first.input_type, other.input_type
+            if not may_fit(one, two) and not may_fit(two, one):
+                raise DefinitionError(
+                    f"{first!r} takes {spell(one)}, but {other!r} beside it takes {spell(two)}; "
+                    "branches get the same input, so let both take one type"
+                )
 
     def __or__(self, other: Primitive[In, C]) -> Parallel[In, *Ts, C]:  # type: ignore[override]  # one tuple, not a tuple in a tuple
-        return Parallel((*self.branches, as_primitive(other, "|")))
+        return replace(self, branches=(*self.branches, as_primitive(other, "|")))  # type: ignore[return-value]  # replace() keeps the narrower type
+
+    def with_options(
+        self,
+        *,
+        limit: int | None = None,
+        on_failure: Literal["settle", "cancel"] = "settle",
+        undo: Literal["sequential", "parallel"] = "sequential",
+    ) -> Parallel[In, *Ts]:
+        """A copy of this block that runs, fails or is undone in another way."""
+        return replace(self, limit=limit, on_failure=on_failure, undo=undo)
 
     @property
     def children(self) -> tuple[Primitive[Any, Any], ...]:
         return self.branches
+
+    def with_children(self, children: tuple[Primitive[Any, Any], ...]) -> Primitive[In, tuple[*Ts]]:
+        return replace(self, branches=children)
+
+    @property
+    def label(self) -> str:
+        return "side by side"
 
     @property
     def input_type(self) -> Any:
@@ -168,64 +338,6 @@ class Parallel(Primitive[In, tuple[*Ts]], Generic[In, *Ts]):
 
     def __repr__(self) -> str:
         return " | ".join(f"({b!r})" if isinstance(b, Parallel) else repr(b) for b in self.branches)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Retry(Primitive[In, Out]):
-    """Try *inner* again when it fails, at most `max_retries` times after the first attempt.
-
-    Around a composite it is a scope: what the failed attempt completed is undone before the
-    next attempt begins. `on` narrows the failures that are retried; empty means all.
-    """
-
-    inner: Primitive[In, Out]
-    max_retries: int = 3
-    initial: Seconds = 1
-    factor: float = 2.0
-    cap: Seconds = 60
-    jitter: bool = True
-    on: tuple[type[BaseException], ...] = ()
-
-    def __post_init__(self) -> None:
-        as_primitive(self.inner, "Retry")
-        if self.max_retries < 0:
-            raise DefinitionError(f"max_retries is {self.max_retries}; 0 means one attempt only")
-        if self.factor < 1:
-            raise DefinitionError(f"factor is {self.factor}; waits must not shrink (1 or more)")
-        if seconds(self.initial) < timedelta(0) or seconds(self.cap) < timedelta(0):
-            raise DefinitionError("a wait cannot be negative")
-
-    @property
-    def backoff(self) -> Backoff:
-        """The waits between attempts."""
-        return Backoff(seconds(self.initial), self.factor, seconds(self.cap), self.jitter)
-
-    @property
-    def children(self) -> tuple[Primitive[Any, Any], ...]:
-        return (self.inner,)
-
-    def __repr__(self) -> str:
-        return f"Retry({self.inner!r}, {self.max_retries})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Timeout(Primitive[In, Out]):
-    """Give *inner* no more than `after`. What is still running then is in doubt."""
-
-    inner: Primitive[In, Out]
-    after: Seconds
-
-    def __post_init__(self) -> None:
-        as_primitive(self.inner, "Timeout")
-        if seconds(self.after) <= timedelta(0):
-            raise DefinitionError(f"a time-out of {self.after} never lets anything run")
-
-    @property
-    def children(self) -> tuple[Primitive[Any, Any], ...]:
-        return (self.inner,)
-
-    def __repr__(self) -> str:
-        return f"Timeout({self.inner!r}, {seconds(self.after).total_seconds():g})"
 
 
 def pure(fn: Callable[[A], B]) -> Primitive[A, B]:
@@ -261,7 +373,13 @@ def _not_a_primitive(value: object, place: str) -> DefinitionError:
 
 
 def checked_name(name: str, kind: str) -> str:
-    if not name or len(name) > NAME_LIMIT or not set(name) <= _NAME_CHARACTERS:
+    """*name*, which paths, keys, metrics and topics will carry. Raises DefinitionError."""
+    if (
+        not isinstance(name, str)
+        or not name
+        or len(name) > NAME_LIMIT
+        or not set(name) <= _NAME_CHARACTERS
+    ):
         raise DefinitionError(
             f"{kind} name {name!r}: use 1 to {NAME_LIMIT} letters, digits, '_', '-' or '.'"
         )

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.domain.definition import Parallel, Primitive, Pure, Retry, Sequential, Timeout
+from orchestrator.domain.branching import Each, Fallback, Router
+from orchestrator.domain.definition import Parallel, Primitive, Pure, Sequential
 from orchestrator.domain.events import Status
-from orchestrator.domain.policies import seconds
-from orchestrator.domain.saga import Saga
-from orchestrator.domain.state import NodeState, SagaState, Settled
+from orchestrator.domain.flow import FlowNode
+from orchestrator.domain.node_state import NodeState, Settled
+from orchestrator.domain.saga import Child, Saga
+from orchestrator.domain.state import SagaState
 from orchestrator.domain.steps import Step
+from orchestrator.domain.waiting import Sleep, Wait
 
 DONE, UNDONE, FAILED, DOUBT, RUNNING, WAITING = "✓", "↩", "✗", "?", "…", "·"
 _FORWARD = frozenset({Status.PENDING, Status.RUNNING, Status.WAITING})
@@ -40,38 +43,41 @@ def outline(saga: Saga[Any, Any], state: SagaState | None = None) -> list[Line]:
 def _lines(
     node: Primitive[Any, Any], known: NodeState, path: str, depth: int, *, forward: bool
 ) -> Iterator[Line]:
-    yield Line(depth, _label(node), _mark(node, known, forward=forward), path)
+    yield Line(depth, _label(node, known), _mark(node, known, forward=forward), path)
     for index, child in enumerate(node.children):
-        segment = _last_attempt(known) if isinstance(node, Retry) else str(index)
+        segment = _shown(node, known, index)
         below = known.child(segment)
         yield from _lines(child, below, f"{path}/{segment}", depth + 1, forward=forward)
+    if isinstance(node, FlowNode):
+        for index, call in enumerate(known.calls):
+            below = known.child(str(index))
+            mark = DONE if below.settled is Settled.SUCCEEDED else ""
+            yield Line(depth + 1, call.request, mark, f"{path}/{index}")
 
 
-def _last_attempt(known: NodeState) -> str:
-    attempts = (f"0@{number}" for number in range(known.retries + 1, 1, -1))
-    return next((segment for segment in attempts if segment in known.children), "0")
+def _shown(node: Primitive[Any, Any], known: NodeState, index: int) -> str:
+    """The segment of the attempt, iteration or item that is shown: the one that began last."""
+    if isinstance(node, Each):
+        fan_out = known.fan_out
+        shown = [*fan_out.failures, *fan_out.live] if fan_out is not None else []
+        return str(shown[0]) if shown else "0"
+    begun = [s for s in known.children if s.partition("@")[0].partition("#")[0] == str(index)]
+    return begun[-1] if begun else str(index)
 
 
-def _label(node: Primitive[Any, Any]) -> str:
-    match node:
-        case Step(name=name):
-            return name
-        case Pure(name=name):
-            return f"pure {name}"
-        case Retry(max_retries=retries):
-            return f"retry up to {retries} times"
-        case Timeout(after=after):
-            return f"within {seconds(after).total_seconds():g} s"
-        case Parallel():
-            return "side by side"
-        case Sequential():
-            return "one after the other"
-        case _:
-            return type(node).__name__
+def _label(node: Primitive[Any, Any], known: NodeState) -> str:
+    if known.fan_out is not None:
+        done = sum(output is not None for output in known.fan_out.outputs)
+        return f"{node.label}: {done} of {len(known.fan_out.items)} done"
+    if known.route:
+        return f"{node.label}: {known.route}"
+    if known.iteration > 1:
+        return f"{node.label}: iteration {known.iteration}"
+    return node.label
 
 
 def _mark(node: Primitive[Any, Any], known: NodeState, *, forward: bool) -> str:
-    if not isinstance(node, Step | Pure):
+    if not isinstance(node, Step | Pure | Sleep | Wait | Child | FlowNode):
         return ""
     if known.undone:
         return UNDONE
@@ -81,7 +87,9 @@ def _mark(node: Primitive[Any, Any], known: NodeState, *, forward: bool) -> str:
         return DOUBT
     if known.settled is Settled.FAILED:
         return FAILED
-    if known.announced > known.attempts:
+    if known.announced > known.attempts or known.waiting or known.calls:
+        return RUNNING
+    if known.fellow is not None or (isinstance(node, Sleep) and known.due_at is not None):
         return RUNNING
     if known.attempts:  # it failed and was to run again
         return RUNNING if forward else FAILED
@@ -118,10 +126,10 @@ class _Drawing:
         match node:
             case Sequential():
                 return self._chain(node)
-            case Parallel():
-                return self._fork(node)
-            case Retry() | Timeout():
-                entry, ends = self.draw(node.inner)
+            case Parallel() | Fallback() | Router():
+                return self._fork(node, line)
+            case _ if node.children:
+                entry, ends = self.draw(node.children[0])
                 self.lines.append(f"    {entry} -. {_quoted(line.label)} .-> {entry}")
                 return entry, ends
             case _:
@@ -137,12 +145,14 @@ class _Drawing:
             ends = after
         return entry, ends
 
-    def _fork(self, node: Parallel[Any, *tuple[Any, ...]]) -> tuple[str, list[str]]:
-        fork = self._node("{", "all", "}")
+    def _fork(self, node: Primitive[Any, Any], line: Line) -> tuple[str, list[str]]:
+        fork = self._node("{", "all" if isinstance(node, Parallel) else line.label, "}")
+        names = node.names if isinstance(node, Router) else ()
         ends: list[str] = []
-        for branch in node.branches:
+        for index, branch in enumerate(node.children):
             entry, after = self.draw(branch)
-            self.lines.append(f"    {fork} --> {entry}")
+            arrow = f"-- {_quoted(names[index])} -->" if names else "-->"
+            self.lines.append(f"    {fork} {arrow} {entry}")
             ends += after
         return fork, ends
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
-from orchestrator.domain.definition import A, B, C, In, Out, Sequential
+from orchestrator.domain.definition import A, B, C, In, Out, Primitive, Sequential
 from orchestrator.domain.steps import Step, UndoAction
+from orchestrator.domain.wrappers import Scope
 from orchestrator.errors import DefinitionError
 
 D = TypeVar("D")
@@ -17,7 +18,13 @@ Undoing = UndoAction[A, B] | None
 
 
 class Compensation(Sequential[In, Out]):
-    """Pairs of do and undo, in order: `Compensation(((create, delete), (send, None)))`."""
+    """Pairs of do and undo, in order: `Compensation(((create, delete), (send, None)))`.
+
+    A scope: when one fails, those before it are undone before the error goes outward.
+    """
+
+    def with_children(self, children: tuple[Primitive[Any, Any], ...]) -> Primitive[In, Out]:
+        return Scope(Sequential(children))
 
     @overload
     def __init__(

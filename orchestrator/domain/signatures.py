@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from orchestrator.errors import DefinitionError
 
+_WANTED = {1: "(input)", 2: "(input, ctx)", 3: "(input, ctx, db)"}
+
 
 def read_signature(fn: Callable[..., Any], name: str, *, parameters: int) -> tuple[Any, Any]:
     """The annotations of the first parameter and of the result; Any where there are none."""
@@ -24,7 +26,7 @@ def read_signature(fn: Callable[..., Any], name: str, *, parameters: int) -> tup
     positional = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in found)
     if len(required) > parameters or (len(positional) < parameters and not takes_any):
-        wanted = "(input, ctx)" if parameters == 2 else "(input)"
+        wanted = _WANTED[parameters]
         raise DefinitionError(
             f"{name} takes {len(positional)} parameters; it is called with {wanted}"
         )
@@ -37,6 +39,23 @@ def read_signature(fn: Callable[..., Any], name: str, *, parameters: int) -> tup
         ) from error
     first = positional[0].name if positional else ""
     return hints.get(first, Any), hints.get("return", Any)
+
+
+def name_of(fn: Callable[..., Any], otherwise: str) -> str:
+    """What messages and events call *fn*; a lambda has no name of its own."""
+    name = str(getattr(fn, "__name__", otherwise))
+    return otherwise if name == "<lambda>" else name
+
+
+def counts_parameters(fn: Callable[..., Any], name: str, parameters: int) -> None:
+    """Raise DefinitionError when *fn* cannot be called with so many positional arguments."""
+    try:
+        inspect.signature(fn).bind(*[None] * parameters)
+    except TypeError:
+        wanted = _WANTED[parameters]
+        raise DefinitionError(f"{name} is called with {wanted}, which it does not take") from None
+    except ValueError:
+        return  # a built-in function does not say what it takes
 
 
 def may_fit(gives: Any, takes: Any) -> bool:

@@ -1,109 +1,122 @@
 """Where an instance stands: the fold of its history, and the table of legal moves.
 
 The state needs no definition: any history can be folded, also one whose saga is long gone.
-Paths are `saga/1/0`: the saga's name, then the index of the child at each level; a scope that
-runs again carries its attempt in the segment (`saga/1/0@2`).
+Paths are `saga/1/0`: the saga's name, then the index of the child at each level. A scope that
+runs again carries its attempt in the segment (`saga/1/0@2`), a loop its iteration (`saga/1/0#2`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum, auto
-from typing import assert_never
+from typing import Any
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import Event, Failure, Json, Status
+from orchestrator.domain.node_state import Called, FanOut, Fellow, NodeState, Settled
 from orchestrator.errors import IllegalTransitionError
 
-_FORWARD = {
-    ev.StepStarted: Status.RUNNING,
-    ev.StepSucceeded: Status.RUNNING,
-    ev.StepFailed: Status.RUNNING,
-    ev.StepInDoubt: Status.RUNNING,
-    ev.ValueComputed: Status.RUNNING,
-    ev.ComputationFailed: Status.RUNNING,
-    ev.RetryScheduled: Status.RUNNING,
-    ev.DeadlineSet: Status.RUNNING,
-    ev.DeadlinePassed: Status.RUNNING,
-}
+_FORWARD = dict.fromkeys(
+    (
+        ev.BranchesHalted,
+        ev.CacheHit,
+        ev.ChildCancelRequested,
+        ev.ChildRequested,
+        ev.ChildStarted,
+        ev.ComputationFailed,
+        ev.ConditionEvaluated,
+        ev.DeadlineMissed,
+        ev.DeadlinePassed,
+        ev.DeadlineSet,
+        ev.EachStarted,
+        ev.FallbackTaken,
+        ev.FlowFailed,
+        ev.FlowRequested,
+        ev.FlowReturned,
+        ev.HistoryLimitReached,
+        ev.InputBound,
+        ev.ItemFailed,
+        ev.ItemSucceeded,
+        ev.IterationScheduled,
+        ev.PivotPassed,
+        ev.RetryScheduled,
+        ev.RouteChosen,
+        ev.StepFailed,
+        ev.StepHeld,
+        ev.StepInDoubt,
+        ev.StepStarted,
+        ev.StepSucceeded,
+        ev.TimerFired,
+        ev.TimerSet,
+        ev.ValueComputed,
+        ev.WaitEnded,
+        ev.WaitStarted,
+    ),
+    Status.RUNNING,
+)
+
+_UNDOING = (
+    ev.StepCompensated, ev.CompensationFailed, ev.CompensationRetryScheduled, ev.ProbeAnswered,
+    ev.ProbeRetryScheduled, ev.ChildUndoRequested, ev.ChildEnded,
+)  # fmt: skip
+
+_MESSAGES = (
+    ev.CancelRequested, ev.CancelRefused, ev.SignalReceived, ev.SignalRejected, ev.ActionRefused,
+)  # fmt: skip
+
+_REPAIRS = (ev.SagaResumed, ev.StepRetried, ev.CompensationSkipped, ev.StepResolved)
 
 TRANSITIONS: Mapping[Status, Mapping[type[Event], Status]] = {
-    Status.PENDING: {ev.SagaStarted: Status.RUNNING, ev.SagaStuck: Status.STUCK},
+    Status.PENDING: {
+        ev.SagaStarted: Status.RUNNING,
+        ev.SagaStuck: Status.STUCK,
+        ev.SagaTerminated: Status.TERMINATED,
+        ev.ActionRefused: Status.PENDING,
+    },
     Status.RUNNING: {
         **_FORWARD,
         # A scope that failed is undone while the saga as a whole goes forward.
-        ev.StepCompensated: Status.RUNNING,
-        ev.CompensationFailed: Status.RUNNING,
-        ev.CompensationRetryScheduled: Status.RUNNING,
-        ev.CancelRequested: Status.RUNNING,
+        **dict.fromkeys(_UNDOING, Status.RUNNING),
+        **dict.fromkeys(_MESSAGES, Status.RUNNING),
         ev.CompensationStarted: Status.COMPENSATING,
         ev.SagaCompleted: Status.COMPLETED,
         ev.SagaStuck: Status.STUCK,
+        ev.SagaTerminated: Status.TERMINATED,
     },
     Status.COMPENSATING: {
-        ev.StepCompensated: Status.COMPENSATING,
-        ev.CompensationFailed: Status.COMPENSATING,
-        ev.CompensationRetryScheduled: Status.COMPENSATING,
-        ev.CancelRequested: Status.COMPENSATING,
+        **dict.fromkeys(_UNDOING, Status.COMPENSATING),
+        **dict.fromkeys(_MESSAGES, Status.COMPENSATING),
         ev.SagaCompensated: Status.COMPENSATED,
         ev.SagaStuck: Status.STUCK,
+        ev.SagaTerminated: Status.TERMINATED,
+    },
+    Status.STUCK: {
+        # A repair leads back to where the instance was before it got stuck.
+        **dict.fromkeys(_REPAIRS, Status.RUNNING),
+        **dict.fromkeys(_MESSAGES, Status.STUCK),
+        ev.SagaTerminated: Status.TERMINATED,
+    },
+    # Only its parent can move an instance that is done.
+    Status.COMPLETED: {
+        ev.UndoRequested: Status.COMPENSATING,
+        **dict.fromkeys(_MESSAGES, Status.COMPLETED),
     },
     Status.WAITING: {},
-    Status.COMPLETED: {},
     Status.COMPENSATED: {},
-    Status.STUCK: {},
     Status.TERMINATED: {},
 }
 """What may follow in which status. `waiting` is `running` as the work queue sees it: no event
 leads there, because nothing happened."""
 
 
-class Settled(Enum):
-    """How the last attempt of a leaf ended."""
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Why the whole instance turns round, and which steps may be under way meanwhile."""
 
-    SUCCEEDED = auto()
-    FAILED = auto()
-    IN_DOUBT = auto()
-
-
-@dataclass(slots=True)
-class NodeState:
-    """What is known of one place of the tree; its children by path segment."""
-
-    children: dict[str, NodeState] = field(default_factory=dict)
-    step: str = ""
-    settled: Settled | None = None
-    output: Json | None = None
+    reason: str
+    running: frozenset[str]
     failure: Failure | None = None
-    attempts: int = 0
-    announced: int = 0
-    doubtful: bool = False
-    retries: int = 0
-    due_at: datetime | None = None
-    deadline: datetime | None = None
-    halted: frozenset[str] | None = None
-    undone: bool = False
-    undo_attempts: int = 0
-    undo_failure: Failure | None = None
-    undo_due_at: datetime | None = None
-    undo_since: datetime | None = None
-
-    def child(self, segment: str) -> NodeState:
-        """The state of a child; one that nothing happened to is the blank, which nobody changes."""
-        return self.children.get(segment, _BLANK)
-
-    def rearm(self) -> None:
-        """Forget how the last attempt ended, so that the leaf below runs again."""
-        self.settled = None
-        self.retries = 0
-        self.due_at = self.deadline = self.halted = None
-        for child in self.children.values():
-            child.rearm()
-
-
-_BLANK = NodeState()
 
 
 @dataclass(slots=True)
@@ -118,26 +131,45 @@ class SagaState:
     fingerprint: str = ""
     input: Json = Json("null")
     context: Mapping[str, object] = field(default_factory=dict)
+    deadline: datetime | None = None
+    parent: str = ""
+    parent_node: str = ""
     root: NodeState = field(default_factory=NodeState)
     outputs: dict[str, Json] = field(default_factory=dict)
-    undo_stack: list[str] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
+    children: dict[str, str] = field(default_factory=dict)
+    mailbox: dict[str, list[Json]] = field(default_factory=dict)
+    waiters: dict[str, list[str]] = field(default_factory=dict)
     cancel: ev.CancelRequested | None = None
+    halt: Halt | None = None
+    pivoted: bool = False
     inbox_seen: int = 0
     result: Json | None = None
     failure: Failure | None = None
     reason: str = ""
     stuck: ev.SagaStuck | None = None
+    before_stuck: Status = Status.PENDING
+
+    @property
+    def undo_stack(self) -> tuple[str, ...]:
+        """What is left to be undone, the oldest first."""
+        return tuple(self.root.to_undo or ())
 
     def at(self, path: str) -> NodeState:
         """The state of the place *path*, made when it is not there yet."""
+        return self.line(path)[-1]
+
+    def line(self, path: str) -> list[NodeState]:
+        """The states from the root down to *path*, made when they are not there yet."""
         node = self.root
+        line = [node]
         for segment in path.split("/")[1:]:
             found = node.children.get(segment)
             if found is None:
                 found = node.children[segment] = NodeState()
             node = found
-        return node
+            line.append(node)
+        return line
 
 
 def fold(saga_id: str, history: Iterable[Event]) -> SagaState:
@@ -153,104 +185,493 @@ def evolve(state: SagaState, event: Event) -> SagaState:
 
     Raises IllegalTransitionError, and changes nothing, when it may not follow.
     """
-    status = TRANSITIONS[state.status].get(type(event))
+    kind = type(event)
+    status = TRANSITIONS[state.status].get(kind)
     if status is None:
         raise IllegalTransitionError(
-            f"{type(event).__name__} cannot follow in saga {state.saga_id} "
+            f"{kind.__name__} cannot follow in saga {state.saga_id} "
             f"({state.status}, version {state.version}); nothing was changed"
         )
-    _apply(state, event)
+    if (apply := _APPLY.get(kind)) is not None:
+        apply(state, event)
+    if kind in _REPAIRS:
+        status, state.stuck = state.before_stuck, None
+    elif kind is ev.SagaStuck:
+        state.before_stuck = state.status
     state.status = status
     state.version += 1
     return state
 
 
-def _apply(state: SagaState, event: Event) -> None:
-    match event:
-        case ev.StepSucceeded(node=path, output=output):
-            node = _attempted(state, event, Settled.SUCCEEDED)
-            node.output, node.failure = output, None
-            if node.doubtful:
-                node.doubtful = False
-                state.undo_stack.remove(path)
-            state.outputs[event.step] = output
-            state.undo_stack.append(path)
-        case ev.StepFailed(failure=failure):
-            _attempted(state, event, Settled.FAILED).failure = failure
-        case ev.StepInDoubt(node=path, failure=failure):
-            node = _attempted(state, event, Settled.IN_DOUBT)
-            node.failure = failure
-            if not node.doubtful:
-                node.doubtful = True
-                state.undo_stack.append(path)
-        case ev.SagaStarted():
-            state.saga, state.saga_version = event.saga, event.saga_version
-            state.fingerprint, state.input = event.fingerprint, event.input
-            state.context = event.context
-        case ev.StepStarted(node=path, step=step, attempt=attempt):
-            node = state.at(path)
-            node.step, node.announced = step, attempt
-        case ev.ValueComputed(node=path, name=name, output=output):
-            node = state.at(path)
-            node.step, node.settled, node.output = name, Settled.SUCCEEDED, output
-        case ev.ComputationFailed(node=path, name=name, failure=failure):
-            node = state.at(path)
-            node.step, node.settled, node.failure = name, Settled.FAILED, failure
-        case ev.RetryScheduled(node=path, target=target, due_at=due_at):
-            node = state.at(path)
-            # A scope begins again under a fresh path, which has no state to forget.
-            if again := node.children.get(target.rpartition("/")[2]):
-                again.rearm()
-            node.retries += 1
-            node.due_at = due_at
-        case ev.DeadlineSet(node=path, due_at=due_at):
-            state.at(path).deadline = due_at
-        case ev.DeadlinePassed(node=path, running=running):
-            state.at(path).halted = frozenset(running)
-        case ev.CancelRequested(inbox_seq=seq):
-            state.cancel = state.cancel or event
-            state.inbox_seen = max(state.inbox_seen, seq)
-        case ev.CompensationStarted(reason=reason, failure=why):
-            state.reason, state.failure = reason, why
-        case ev.StepCompensated(node=path):
-            _compensated(state, path)
-        case ev.CompensationFailed(node=path, attempt=attempt, failure=failure):
-            node = state.at(path)
-            node.undo_attempts, node.undo_failure = attempt, failure
-        case ev.CompensationRetryScheduled(node=path, due_at=due_at, since=since):
-            node = state.at(path)
-            node.undo_failure, node.undo_due_at, node.undo_since = None, due_at, since
-        case ev.SagaCompleted(output=output):
-            state.result = output
-        case ev.SagaCompensated():
-            pass
-        case ev.SagaStuck():
-            state.stuck = event
-        case _:
-            assert_never(event)
+# ---------------------------------------------------------------------------- steps
+
+
+def _step_succeeded(state: SagaState, event: ev.StepSucceeded) -> None:
+    line = state.line(event.node)
+    node = line[-1]
+    _attempted(line, event, Settled.SUCCEEDED)
+    _completed(state, line, event.node, event.step, event.output)
+    node.failure = None
+
+
+def _step_failed(state: SagaState, event: ev.StepFailed) -> None:
+    line = state.line(event.node)
+    _attempted(line, event, Settled.FAILED)
+    line[-1].failure = event.failure
+
+
+def _step_in_doubt(state: SagaState, event: ev.StepInDoubt) -> None:
+    line = state.line(event.node)
+    _attempted(line, event, Settled.IN_DOUBT)
+    node = line[-1]
+    node.failure = event.failure
+    if not node.doubtful:
+        node.doubtful = True
+        _push(line, event.node)
 
 
 def _attempted(
-    state: SagaState, event: ev.StepSucceeded | ev.StepFailed | ev.StepInDoubt, settled: Settled
-) -> NodeState:
+    line: list[NodeState], event: ev.StepSucceeded | ev.StepFailed | ev.StepInDoubt, how: Settled
+) -> None:
+    node = line[-1]
+    node.step, node.attempts, node.settled = event.step, event.attempt, how
+    node.held_until = None
+    if event.cost:
+        for above in line:
+            above.cost += event.cost
+
+
+def _completed(state: SagaState, line: list[NodeState], path: str, name: str, output: Json) -> None:
+    """It is done from now on: it stands on top of what is to be undone."""
+    node = line[-1]
+    if node.doubtful:
+        node.doubtful = False
+        _drop(line, path)
+    node.settled, node.output = Settled.SUCCEEDED, output
+    state.outputs[name] = output
+    _push(line, path)
+
+
+def _push(line: list[NodeState], path: str) -> None:
+    for node in line:
+        if node.to_undo is None:
+            node.to_undo = {}
+        node.to_undo[path] = None
+
+
+def _drop(line: list[NodeState], path: str) -> None:
+    for node in line:
+        waiting = node.to_undo
+        if not waiting or path not in waiting:
+            continue
+        if next(reversed(waiting)) == path:
+            # Deleting the last key one by one would leave holes that every look passes again.
+            waiting.popitem()
+        else:
+            del waiting[path]
+
+
+def _step_started(state: SagaState, event: ev.StepStarted) -> None:
     node = state.at(event.node)
-    node.step, node.attempts, node.settled = event.step, event.attempt, settled
-    return node
+    node.step, node.announced = event.step, event.attempt
 
 
-def _compensated(state: SagaState, path: str) -> None:
-    stack = state.undo_stack
-    # From the top: what is undone stands there, or near it.
-    place = next((i for i in range(len(stack) - 1, -1, -1) if stack[i] == path), None)
-    if place is None:
+def _step_held(state: SagaState, event: ev.StepHeld) -> None:
+    node = state.at(event.node)
+    node.step, node.held_until = event.step, event.due_at
+
+
+def _cache_hit(state: SagaState, event: ev.CacheHit) -> None:
+    node = state.at(event.node)
+    node.step, node.settled, node.output = event.step, Settled.SUCCEEDED, event.output
+    node.held_until = None
+    state.outputs[event.step] = event.output
+
+
+def _probe_answered(state: SagaState, event: ev.ProbeAnswered) -> None:
+    line = state.line(event.node)
+    node = line[-1]
+    node.probes, node.answer = event.attempt, event.answer
+    if event.answer == "happened":
+        _completed(state, line, event.node, event.step, event.output or Json("null"))
+    elif event.answer == "not_happened":
+        _settled_as_not_happened(line, event.node)
+
+
+def _settled_as_not_happened(line: list[NodeState], path: str) -> None:
+    node = line[-1]
+    node.settled, node.doubtful = Settled.FAILED, False
+    _drop(line, path)
+
+
+def _probe_retry(state: SagaState, event: ev.ProbeRetryScheduled) -> None:
+    node = state.at(event.node)
+    node.answer, node.probe_due_at = "", event.due_at
+
+
+def _retry_scheduled(state: SagaState, event: ev.RetryScheduled) -> None:
+    node = state.at(event.node)
+    if event.target == event.node:
+        node.rearm()
+        node.since = event.since
+    elif again := node.children.get(event.target.rpartition("/")[2]):
+        # A scope begins again under a fresh path, which has no state to forget.
+        again.rearm()
+    node.retries += 1
+    node.runs += 1
+    node.due_at = event.due_at
+
+
+# ---------------------------------------------------------------------------- values and choices
+
+
+def _value(state: SagaState, event: ev.ValueComputed | ev.FlowReturned) -> None:
+    node = state.at(event.node)
+    node.settled, node.output = Settled.SUCCEEDED, event.output
+
+
+def _no_value(state: SagaState, event: ev.ComputationFailed | ev.FlowFailed) -> None:
+    node = state.at(event.node)
+    node.settled, node.failure = Settled.FAILED, event.failure
+
+
+def _input_bound(state: SagaState, event: ev.InputBound) -> None:
+    state.at(event.node).bound = event.input
+
+
+def _route_chosen(state: SagaState, event: ev.RouteChosen) -> None:
+    state.at(event.node).route = event.route
+
+
+def _fallback_taken(state: SagaState, event: ev.FallbackTaken) -> None:
+    node = state.at(event.node)
+    node.taken = event.alternative
+    node.failures = (*node.failures, event.failure)
+
+
+def _each_started(state: SagaState, event: ev.EachStarted) -> None:
+    state.at(event.node).fan_out = FanOut.of(event.items, event.concurrency)
+
+
+def _item_succeeded(state: SagaState, event: ev.ItemSucceeded) -> None:
+    _fan_out(state, event.node).succeeded(event.item, event.output)
+
+
+def _item_failed(state: SagaState, event: ev.ItemFailed) -> None:
+    _fan_out(state, event.node).failed(event.item, event.failure)
+
+
+def _fan_out(state: SagaState, path: str) -> FanOut:
+    found = state.at(path).fan_out
+    if found is None:
+        raise IllegalTransitionError(f"{path} of saga {state.saga_id} has no list of items yet")
+    return found
+
+
+def _condition(state: SagaState, event: ev.ConditionEvaluated) -> None:
+    node = state.at(event.node)
+    node.iteration, node.holds = event.iteration, event.holds
+
+
+def _iteration(state: SagaState, event: ev.IterationScheduled) -> None:
+    node = state.at(event.node)
+    node.iteration, node.holds, node.due_at = event.iteration, None, event.due_at
+    del node.calls[event.iteration - 2 :]
+    node.calls.append(Called("", event.input))
+
+
+# ---------------------------------------------------------------------------- waiting
+
+
+def _timer_set(state: SagaState, event: ev.TimerSet) -> None:
+    state.at(event.node).due_at = event.due_at
+
+
+def _timer_fired(state: SagaState, event: ev.TimerFired) -> None:
+    state.at(event.node).settled = Settled.SUCCEEDED
+
+
+def _wait_started(state: SagaState, event: ev.WaitStarted) -> None:
+    node = state.at(event.node)
+    node.waiting, node.due_at = True, event.due_at
+    if kept := state.mailbox.get(event.signal):
+        _deliver(node, kept.pop(0))
+    else:
+        state.waiters.setdefault(event.signal, []).append(event.node)
+
+
+def _signal_received(state: SagaState, event: ev.SignalReceived) -> None:
+    state.inbox_seen = max(state.inbox_seen, event.inbox_seq)
+    if waiters := state.waiters.get(event.signal):
+        _deliver(state.at(waiters.pop(0)), event.payload)
+    else:
+        state.mailbox.setdefault(event.signal, []).append(event.payload)
+
+
+def _deliver(node: NodeState, payload: Json) -> None:
+    node.waiting, node.settled, node.output = False, Settled.SUCCEEDED, payload
+
+
+def _wait_ended(state: SagaState, event: ev.WaitEnded) -> None:
+    node = state.at(event.node)
+    node.waiting, node.settled, node.failure = False, Settled.FAILED, event.failure
+    state.waiters[event.signal].remove(event.node)
+
+
+# ---------------------------------------------------------------------------- children and flows
+
+
+def _child_requested(state: SagaState, event: ev.ChildRequested) -> None:
+    node = state.at(event.node)
+    node.step = event.saga
+    node.fellow = Fellow(event.child_id, event.key, event.input)
+    state.children[event.child_id] = event.node
+
+
+def _child_started(state: SagaState, event: ev.ChildStarted) -> None:
+    _fellow(state, event.node).started = True
+
+
+def _child_cancelled(state: SagaState, event: ev.ChildCancelRequested) -> None:
+    _fellow(state, event.node).cancelled = True
+
+
+def _child_undo(state: SagaState, event: ev.ChildUndoRequested) -> None:
+    _fellow(state, event.node).undoing = True
+
+
+def _child_ended(state: SagaState, event: ev.ChildEnded) -> None:
+    line = state.line(event.node)
+    _fellow(state, event.node).status = event.status
+    node = line[-1]
+    node.failure = event.failure
+    if event.status == Status.COMPLETED:
+        _completed(state, line, event.node, node.step, event.output or Json("null"))
+    else:
+        node.settled = Settled.FAILED
+        state.children.pop(event.child_id, None)
+
+
+def _fellow(state: SagaState, path: str) -> Fellow:
+    found = state.at(path).fellow
+    if found is None:
+        raise IllegalTransitionError(f"{path} of saga {state.saga_id} has no child yet")
+    return found
+
+
+def _flow_requested(state: SagaState, event: ev.FlowRequested) -> None:
+    node = state.at(event.node)
+    del node.calls[event.index :]
+    node.calls.append(Called(event.request, event.input))
+
+
+# ---------------------------------------------------------------------------- turning round
+
+
+def _branches_halted(state: SagaState, event: ev.BranchesHalted) -> None:
+    node = state.at(event.node)
+    node.halted, node.cut = frozenset(event.running), event.cut
+
+
+def _pivot_passed(state: SagaState, event: ev.PivotPassed) -> None:
+    state.pivoted = True
+    state.halt = None
+
+
+def _deadline_set(state: SagaState, event: ev.DeadlineSet) -> None:
+    state.at(event.node).deadline = event.due_at
+
+
+def _deadline_passed(state: SagaState, event: ev.DeadlinePassed) -> None:
+    if event.node:
+        state.at(event.node).halted = frozenset(event.running)
+    else:
+        _halt(state, "the deadline passed", event.running)
+
+
+def _deadline_missed(state: SagaState, event: ev.DeadlineMissed) -> None:
+    state.deadline = None
+
+
+def _history_limit(state: SagaState, event: ev.HistoryLimitReached) -> None:
+    _halt(state, "its history grew too long", event.running)
+
+
+def _cancel_requested(state: SagaState, event: ev.CancelRequested) -> None:
+    _heard(state, event)
+    if state.status is Status.RUNNING and state.cancel is None:
+        state.cancel = event
+        _halt(state, f"cancelled: {event.reason}", event.running)
+
+
+def _halt(state: SagaState, reason: str, running: Iterable[str]) -> None:
+    if state.halt is None:
+        state.halt = Halt(reason, frozenset(running))
+
+
+def _cancel_refused(state: SagaState, event: ev.CancelRefused) -> None:
+    _heard(state, event)
+    state.cancel = None
+
+
+def _compensation_started(state: SagaState, event: ev.CompensationStarted) -> None:
+    state.reason, state.failure = event.reason, event.failure
+
+
+def _step_compensated(state: SagaState, event: ev.StepCompensated) -> None:
+    line = state.line(event.node)
+    if event.node not in (state.root.to_undo or ()):
         raise IllegalTransitionError(
-            f"{path} of saga {state.saga_id} cannot be compensated: nothing there is to be undone"
+            f"{event.node} of saga {state.saga_id} cannot be compensated: nothing there is to be "
+            "undone"
         )
-    node = state.at(path)
+    _taken_back(state, line, event.node)
+    for path in event.passed:
+        _drop(state.line(path), path)
+
+
+def _taken_back(state: SagaState, line: list[NodeState], path: str) -> None:
+    _drop(line, path)
+    node = line[-1]
     node.undone, node.doubtful, node.undo_failure, node.undo_due_at = True, False, None, None
     state.undone.append(path)
-    if state.status is Status.COMPENSATING:
-        # What stands above was passed over because it has no undo; it is never asked again.
-        del stack[place:]
+    if node.fellow is not None:
+        state.children.pop(node.fellow.child_id, None)
+
+
+def _compensation_failed(state: SagaState, event: ev.CompensationFailed) -> None:
+    node = state.at(event.node)
+    node.undo_attempts, node.undo_failure = event.attempt, event.failure
+
+
+def _compensation_retry(state: SagaState, event: ev.CompensationRetryScheduled) -> None:
+    node = state.at(event.node)
+    node.undo_failure, node.undo_due_at, node.undo_since = None, event.due_at, event.since
+
+
+# ---------------------------------------------------------------------------- the whole instance
+
+
+def _started(state: SagaState, event: ev.SagaStarted) -> None:
+    state.saga, state.saga_version = event.saga, event.saga_version
+    state.fingerprint, state.input, state.context = event.fingerprint, event.input, event.context
+    state.deadline = event.deadline
+    state.parent, state.parent_node = event.parent, event.parent_node
+
+
+def _saga_completed(state: SagaState, event: ev.SagaCompleted) -> None:
+    state.result = event.output
+
+
+def _saga_stuck(state: SagaState, event: ev.SagaStuck) -> None:
+    state.stuck = event
+
+
+def _terminated(state: SagaState, event: ev.SagaTerminated) -> None:
+    _heard(state, event)
+    state.reason = f"terminated: {event.reason}"
+
+
+def _undo_requested(state: SagaState, event: ev.UndoRequested) -> None:
+    _heard(state, event)
+    state.reason = event.reason
+
+
+def _heard(state: SagaState, event: Any) -> None:
+    state.inbox_seen = max(state.inbox_seen, event.inbox_seq)
+
+
+# ---------------------------------------------------------------------------- operators
+
+
+def _step_retried(state: SagaState, event: ev.StepRetried) -> None:
+    _heard(state, event)
+    line = state.line(event.node)
+    node = line[-1]
+    node.edited_input = event.input if event.input is not None else node.edited_input
+    node.edited_output = event.output if event.output is not None else node.edited_output
+    if state.before_stuck is Status.COMPENSATING or event.node in (state.root.to_undo or ()):
+        node.undo_attempts, node.undo_failure = 0, None
+        node.undo_due_at = node.undo_since = None
+        node.forget_probes()
+        return
+    for above in line[:-1]:
+        above.forgive()
+    node.rearm()
+    node.runs += 1
+
+
+def _compensation_skipped(state: SagaState, event: ev.CompensationSkipped) -> None:
+    _heard(state, event)
+    _taken_back(state, state.line(event.node), event.node)
+
+
+def _step_resolved(state: SagaState, event: ev.StepResolved) -> None:
+    _heard(state, event)
+    line = state.line(event.node)
+    if not event.happened:
+        _settled_as_not_happened(line, event.node)
+    elif event.output is not None:
+        _completed(state, line, event.node, event.step, event.output)
     else:
-        del stack[place]
+        line[-1].answer = "happened"
+
+
+_APPLY: Mapping[type[Event], Callable[[SagaState, Any], None]] = {
+    ev.SagaStarted: _started,
+    ev.StepStarted: _step_started,
+    ev.StepSucceeded: _step_succeeded,
+    ev.StepFailed: _step_failed,
+    ev.StepInDoubt: _step_in_doubt,
+    ev.StepHeld: _step_held,
+    ev.CacheHit: _cache_hit,
+    ev.ProbeAnswered: _probe_answered,
+    ev.ProbeRetryScheduled: _probe_retry,
+    ev.RetryScheduled: _retry_scheduled,
+    ev.ValueComputed: _value,
+    ev.FlowReturned: _value,
+    ev.ComputationFailed: _no_value,
+    ev.FlowFailed: _no_value,
+    ev.InputBound: _input_bound,
+    ev.RouteChosen: _route_chosen,
+    ev.FallbackTaken: _fallback_taken,
+    ev.EachStarted: _each_started,
+    ev.ItemSucceeded: _item_succeeded,
+    ev.ItemFailed: _item_failed,
+    ev.ConditionEvaluated: _condition,
+    ev.IterationScheduled: _iteration,
+    ev.TimerSet: _timer_set,
+    ev.TimerFired: _timer_fired,
+    ev.WaitStarted: _wait_started,
+    ev.WaitEnded: _wait_ended,
+    ev.SignalReceived: _signal_received,
+    ev.SignalRejected: _heard,
+    ev.ChildRequested: _child_requested,
+    ev.ChildStarted: _child_started,
+    ev.ChildCancelRequested: _child_cancelled,
+    ev.ChildEnded: _child_ended,
+    ev.ChildUndoRequested: _child_undo,
+    ev.FlowRequested: _flow_requested,
+    ev.BranchesHalted: _branches_halted,
+    ev.PivotPassed: _pivot_passed,
+    ev.DeadlineSet: _deadline_set,
+    ev.DeadlinePassed: _deadline_passed,
+    ev.DeadlineMissed: _deadline_missed,
+    ev.HistoryLimitReached: _history_limit,
+    ev.CancelRequested: _cancel_requested,
+    ev.CancelRefused: _cancel_refused,
+    ev.CompensationStarted: _compensation_started,
+    ev.StepCompensated: _step_compensated,
+    ev.CompensationFailed: _compensation_failed,
+    ev.CompensationRetryScheduled: _compensation_retry,
+    ev.SagaCompleted: _saga_completed,
+    ev.SagaStuck: _saga_stuck,
+    ev.SagaTerminated: _terminated,
+    ev.UndoRequested: _undo_requested,
+    ev.SagaResumed: _heard,
+    ev.StepRetried: _step_retried,
+    ev.CompensationSkipped: _compensation_skipped,
+    ev.StepResolved: _step_resolved,
+    ev.ActionRefused: _heard,
+}
+"""What each event does to the state; SagaCompensated says all by its status."""

@@ -5,19 +5,38 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis, link
-from orchestrator.domain.commands import Command, Compute, InDoubt, Outcome, Plan, RunStep
+from orchestrator.domain.commands import (
+    Command,
+    Compute,
+    Failed,
+    InDoubt,
+    Outcome,
+    Plan,
+    ResumeFlow,
+    RunStep,
+    WatchChild,
+)
 from orchestrator.domain.decider import decide, frontier, plan
-from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Status
-from orchestrator.domain.saga import Saga
+from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json, Status
+from orchestrator.domain.messages import hear
+from orchestrator.domain.outcomes import failure_of
+from orchestrator.domain.planning import earliest
+from orchestrator.domain.policies import seconds
+from orchestrator.domain.saga import Child, Saga, still_fits, walk
 from orchestrator.domain.state import SagaState, evolve
-from orchestrator.errors import HistoryError, OwnershipLostError
+from orchestrator.errors import (
+    HistoryError,
+    InvalidInputError,
+    OwnershipLostError,
+    UnavailableError,
+)
 from orchestrator.ports import (
     ENDS,
     EVENTS,
@@ -27,16 +46,24 @@ from orchestrator.ports import (
     Codec,
     Definition,
     EventRow,
+    MessageKind,
     Store,
     Telemetry,
 )
-from orchestrator.runtime.executor import Attempt, Executor, Subject, due_in
+from orchestrator.runtime.executor import Attempt, Executor, Prepared, Subject, due_in
+from orchestrator.runtime.flows import LiveFlow
+from orchestrator.runtime.kin import Kin
 from orchestrator.runtime.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
 Place = tuple[type[Command], str]
 """What is under way: the kind of command and the path it is for."""
+
+CHILD_POLL = timedelta(seconds=60)
+"""How often a parent looks at its children by itself; their messages come sooner."""
+
+_TELL_RUNNING = (ev.DeadlinePassed, ev.BranchesHalted, ev.HistoryLimitReached)
 
 
 @dataclass(slots=True, eq=False)
@@ -53,15 +80,25 @@ class Running:
     fresh: list[Event] = field(default_factory=list)
     attempts: dict[Place, Attempt] = field(default_factory=dict)
     arrived: list[tuple[Command, Outcome]] = field(default_factory=list)
+    prepared: list[tuple[Command, Prepared]] = field(default_factory=list)
     overdue: list[Attempt] = field(default_factory=list)
     suspects: tuple[str, ...] = ()
+    flows: dict[str, LiveFlow] = field(default_factory=dict)
     inbox_seq: int = 0
+    inbox_read: int = 0
+    look_at: float = 0.0
+    linger_until: float = 0.0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def under_way(self) -> set[str]:
         """The steps that run here, or may still run where an earlier owner left them."""
         return {path for kind, path in self.attempts if kind is RunStep}.union(self.suspects)
+
+    @property
+    def nodes(self) -> dict[str, list[Any]]:
+        """What the code of each flow has asked for so far."""
+        return {path: flow.nodes for path, flow in self.flows.items()}
 
 
 class Engine:
@@ -91,6 +128,7 @@ class Engine:
         self._may_act = may_act
         self._park_after = park_after
         self._claim_limit = claim_limit
+        self._kin = Kin(store, codec)
         self.running: dict[str, Running] = {}
         self.draining = False
 
@@ -124,6 +162,8 @@ class Engine:
             self.running.pop(claim.saga_id, None)
             for attempt in run.attempts.values():
                 attempt.drop()
+            for flow in run.flows.values():
+                flow.close()
 
     def _is_poison(self, claim: Claim) -> bool:
         return claim.claims > self._claim_limit
@@ -156,18 +196,23 @@ class Engine:
         while True:
             await self._read_inbox(run)
             next_ = self._plan(run)
+            if run.prepared:
+                await self._commit_prepared(run)
+                continue
             if run.state.status in ENDED or run.state.status is Status.STUCK:
-                await self._flush(run, due_at=None, keep=False)
+                await self._end(run)
                 return
             if any(not isinstance(event, RIDES_ALONG) for event in run.fresh):
                 await self._flush(run, due_at=None, keep=True)
-                if run.inbox_seq > run.state.inbox_seen:
+                if run.inbox_seq > run.inbox_read:
                     continue
             if self.draining:
                 next_ = Plan(wake_at=next_.wake_at)
                 if not run.attempts:
                     await self._flush(run, due_at=self._clock.now(), keep=False)
                     return
+            if await self._looked_after_children(run, next_):
+                continue
             self._start(run, next_)
             if not run.attempts and not run.arrived and await self._parked(run, next_):
                 return
@@ -177,11 +222,23 @@ class Engine:
     def _plan(self, run: Running) -> Plan:
         """Let all decisions happen that need nothing from outside; then what is to be run."""
         while True:
-            next_ = plan(run.saga, run.state, self._clock.now())
-            if not next_.decisions:
-                return next_
+            next_ = plan(run.saga, run.state, self._clock.now(), run.nodes)
             for event in next_.decisions:
                 self._note(run, _only_begun(run, event))
+            if next_.decisions:
+                continue
+            code = [command for command in next_.commands if isinstance(command, ResumeFlow)]
+            if not code:
+                return next_
+            for command in code:
+                self._resume(run, command)
+
+    def _resume(self, run: Running, command: ResumeFlow) -> None:
+        """Run the code of a flow: it has no effects, so it runs wherever a plan asks for it."""
+        flow = run.flows.setdefault(command.path, LiveFlow(self._codec))
+        outcome = flow.resume(command)
+        if outcome is not None:
+            self._note(run, decide(command, outcome))
 
     def _start(self, run: Running, next_: Plan) -> None:
         if next_.commands and not self._may_act():
@@ -190,26 +247,68 @@ class Engine:
             )
         for command in next_.commands:
             place = (type(command), command.path)
-            if place in run.attempts:
+            if isinstance(command, WatchChild):
                 continue
-            if isinstance(command, RunStep) and command.path in run.suspects and command.step.once:
-                lost = Failure("Interrupted", "the process that ran it died; it must not run twice")
+            if place in run.attempts:
+                if isinstance(command, RunStep) and command.cut:
+                    run.attempts[place].cut_off()
+                continue
+            if isinstance(command, RunStep) and (lost := _lost(run, command)) is not None:
                 run.arrived.append((command, InDoubt(lost)))
                 continue
-
-            def report(command: Command, outcome: Outcome) -> None:
-                run.arrived.append((command, outcome))
-                run.woken.set()
-
-            attempt = self._executor.start(command, run.subject, report)
+            attempt = self._executor.start(command, run.subject, self._report_to(run))
             if isinstance(command, RunStep) and command.announced:
                 attempt.announced = True
             run.attempts[place] = attempt
 
-    async def _wait(self, run: Running, next_: Plan) -> None:
-        if run.arrived or run.overdue:
+    def _report_to(self, run: Running) -> Callable[[Command, Outcome | Prepared], None]:
+        def report(command: Command, outcome: Outcome | Prepared) -> None:
+            if isinstance(outcome, Prepared):
+                run.prepared.append((command, outcome))
+            else:
+                run.arrived.append((command, outcome))
+            run.woken.set()
+
+        return report
+
+    async def _looked_after_children(self, run: Running, next_: Plan) -> bool:
+        """Whether a child that is waited for has ended, and the plan is to be made anew."""
+        watches = [command for command in next_.commands if isinstance(command, WatchChild)]
+        now = asyncio.get_running_loop().time()
+        if not watches or now < run.look_at:
+            return False
+        run.look_at = now + CHILD_POLL.total_seconds()
+        over = await self._kin.over(watches)
+        for watch, outcome in over:
+            self._note(run, decide(watch, outcome))
+        if over:
+            # More of them may follow soon, and loading a long history anew costs more than waiting.
+            run.linger_until = now + self._park_after.total_seconds()
+            run.look_at = 0.0
+        return bool(over)
+
+    async def _commit_prepared(self, run: Running) -> None:
+        """Record what a transactional step did in its own transaction, with all that is fresh."""
+        command, prepared = run.prepared.pop(0)
+        run.attempts.pop((type(command), command.path), None)
+        self._forget_suspect(run, command.path)
+        event = decide(command, prepared.outcome)
+        run.fresh.append(event)
+        try:
+            await self._flush(run, due_at=None, keep=True, write=prepared.commit)
+        except (OwnershipLostError, UnavailableError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a constraint of the user's, checked at the end
+            # It was rolled back, so the state has not seen it, and it has not happened.
+            run.fresh.remove(event)
+            self._note(run, decide(command, Failed(failure_of(error))))
             return
-        limit = due_in(next_.wake_at, self._clock.now())
+        evolve(run.state, event)
+
+    async def _wait(self, run: Running, next_: Plan) -> None:
+        if run.arrived or run.prepared or run.overdue:
+            return
+        limit = due_in(self._wake_at(run, next_), self._clock.now())
         if limit is None:
             await run.woken.wait()
         else:
@@ -225,12 +324,15 @@ class Engine:
         overdue, run.overdue = run.overdue, []
         for command, outcome in arrived:
             run.attempts.pop((type(command), command.path), None)
-            run.suspects = tuple(path for path in run.suspects if path != command.path)
+            self._forget_suspect(run, command.path)
             self._note(run, decide(command, outcome))
         for attempt in overdue:
             command = attempt.command
             if isinstance(command, RunStep) and (RunStep, command.path) in run.attempts:
                 self._note(run, ev.StepStarted(command.path, command.step.name, command.attempt))
+
+    def _forget_suspect(self, run: Running, path: str) -> None:
+        run.suspects = tuple(suspect for suspect in run.suspects if suspect != path)
 
     def _note(self, run: Running, event: Event) -> None:
         evolve(run.state, event)
@@ -245,80 +347,148 @@ class Engine:
         for row in rows:
             evolve(state, self._codec.decode_event(row))
         context: dict[str, Any] = json.loads(claim.context)
-        fingerprint = state.fingerprint or claim.fingerprint
-        if fingerprint != saga.fingerprint:
-            raise HistoryError(
-                f"begun with shape {fingerprint} of {claim.name} version {claim.version}, but this "
-                f"worker has shape {saga.fingerprint}; give a changed flow a new version"
-            )
+        self._check_shape(claim, saga, state)
         text = claim.input if claim.input is not None else state.input
+        if state.status is Status.PENDING and claim.input is None:
+            text = await self._store.reads.input(claim.saga_id) or text
+        subject = Subject(claim.saga_id, saga, text, context, claim.head)
         run = Running(
             claim,
             saga,
-            Subject(claim.saga_id, saga, text, context),
+            subject,
             state,
             _meta(context),
             claim.head,
             rows[-1].hash if rows else genesis(claim.saga_id),
             inbox_seq=claim.inbox_seq,
+            inbox_read=state.inbox_seen,
         )
-        if not rows:
-            self._note(
-                run,
-                ev.SagaStarted(
-                    claim.name, claim.version, fingerprint, claim.requested_at, text, context
-                ),
-            )
+        if state.status is Status.PENDING:
+            self._note(run, _beginning(claim, saga, text, context))
         return run
 
+    def _check_shape(self, claim: Claim, saga: Saga[Any, Any], state: SagaState) -> None:
+        begun = state.fingerprint or claim.fingerprint
+        if begun == saga.fingerprint:
+            return
+        reached = max((int(s) for s in state.root.children if s.isdigit()), default=-1)
+        if state.saga and still_fits(begun, saga.fingerprint, reached):
+            return
+        raise HistoryError(
+            f"begun with shape {begun} of {claim.name} version {claim.version}, but this "
+            f"worker has shape {saga.fingerprint}, which differs in what was reached; "
+            "give a changed flow a new version, or bring the old one back; then: saga resume ID"
+        )
+
     def _suspect(self, run: Running) -> None:
-        """Find what an earlier owner may have begun, beyond the values that it had in memory only."""
+        """Find what an earlier owner may have begun, beyond what it had in memory only."""
 
-        def report(command: Command, outcome: Outcome) -> None:
-            self._note(run, decide(command, outcome))
+        def report(command: Command, outcome: Outcome | Prepared) -> None:
+            if not isinstance(outcome, Prepared):
+                self._note(run, decide(command, outcome))
 
+        poison = self._is_poison(run.claim)  # what kills its process must not run here once more
         while True:
-            begun = frontier(run.saga, run.state, self._clock.now())
-            values = [command for command in begun if isinstance(command, Compute)]
-            if self._is_poison(run.claim):
-                values = []  # a function that kills its process must not run here once more
-            for command in values:
-                self._executor.start(command, run.subject, report)
-            if not values:
-                run.suspects = tuple(c.path for c in begun if isinstance(c, RunStep))
+            begun = frontier(run.saga, run.state, self._clock.now(), run.nodes)
+            decided = [event for event in begun.decisions if isinstance(event, RIDES_ALONG)]
+            for event in decided:
+                self._note(run, event)
+            if decided:
+                continue
+            pure = [c for c in begun.commands if isinstance(c, Compute | ResumeFlow) and not poison]
+            before = run.state.version, len(run.nodes), sum(map(len, run.nodes.values()))
+            for command in pure:
+                if isinstance(command, ResumeFlow):
+                    self._resume(run, command)
+                elif type(command.node).__name__ in _SETTLED_AGAIN:
+                    self._executor.start(command, run.subject, report)
+            if before == (run.state.version, len(run.nodes), sum(map(len, run.nodes.values()))):
+                run.suspects = tuple(c.path for c in begun.commands if isinstance(c, RunStep))
                 return
 
     async def _read_inbox(self, run: Running) -> None:
-        if run.inbox_seq <= run.state.inbox_seen:
+        if run.inbox_seq <= run.inbox_read:
             return
-        for message in await self._store.inbox.read(run.claim.saga_id, run.state.inbox_seen):
-            if message.kind != "cancel":
-                raise HistoryError(f"message {message.seq} is a {message.kind!r}, unknown here")
-            running = tuple(sorted(run.under_way))
-            reason = str(message.payload.get("reason", ""))
-            self._note(run, ev.CancelRequested(message.actor, reason, message.seq, running))
-        run.inbox_seq = max(run.inbox_seq, run.state.inbox_seen)
+        for message in await self._store.inbox.read(run.claim.saga_id, run.inbox_read):
+            run.inbox_read = message.seq
+            if message.kind == MessageKind.CHILD:
+                # News without a fact of its own: what became of the child stands in its own row.
+                run.look_at = 0.0
+                continue
+            if run.state.status in ENDED and message.kind != MessageKind.UNDO:
+                continue
+            event = hear(
+                run.saga,
+                run.state,
+                message.kind,
+                message.payload,
+                actor=message.actor,
+                seq=message.seq,
+                running=tuple(sorted(run.under_way)),
+                check=self._problem,
+            )
+            if isinstance(event, ev.SagaTerminated):
+                # Before it is recorded: an instance that has ended is never looked at again.
+                children = list(run.state.children)
+                await self._kin.terminate(children, run.claim.saga_id, event.reason)
+            self._note(run, event)
+        run.inbox_seq = max(run.inbox_seq, run.inbox_read)
+
+    def _problem(self, text: Json, annotation: Any) -> str | None:
+        try:
+            self._codec.decode(text, annotation)
+        except InvalidInputError as error:
+            return str(error)
+        return None
 
     # ------------------------------------------------------------------ writing
 
     async def _parked(self, run: Running, next_: Plan) -> bool:
         """Give the instance up when it only waits, and for long; it comes back when it is due."""
-        if next_.commands:
+        if any(not isinstance(command, WatchChild) for command in next_.commands):
             return False
-        wait = due_in(next_.wake_at, self._clock.now())
+        wake_at = self._wake_at(run, next_)
+        wait = due_in(wake_at, self._clock.now())
         if wait is not None and wait <= self._park_after.total_seconds():
             return False
-        await self._flush(run, due_at=next_.wake_at, keep=False)
+        if next_.commands and asyncio.get_running_loop().time() < run.linger_until:
+            return False
+        await self._flush(run, due_at=wake_at, keep=False)
         return True
 
-    async def _flush(self, run: Running, *, due_at: datetime | None, keep: bool) -> None:
+    def _wake_at(self, run: Running, next_: Plan) -> datetime | None:
+        """When to look again: as planned, and from time to time at children."""
+        if not any(isinstance(command, WatchChild) for command in next_.commands):
+            return next_.wake_at
+        left = run.linger_until - asyncio.get_running_loop().time()
+        poll = timedelta(seconds=left) if left > 0 else CHILD_POLL
+        return earliest(next_.wake_at, self._clock.now() + poll)
+
+    async def _end(self, run: Running) -> None:
+        """Record the end, or that a person is needed; a parent hears of an end."""
+        await self._flush(run, due_at=None, keep=False)
+        status = run.state.status
+        if status in ENDED:
+            parent = await self._kin.report_end(run.claim, status, run.head)
+            if parent is not None and (waiting := self.running.get(parent)) is not None:
+                waiting.look_at = 0.0
+                waiting.woken.set()
+
+    async def _flush(
+        self,
+        run: Running,
+        *,
+        due_at: datetime | None,
+        keep: bool,
+        write: Callable[[Append], Awaitable[int]] | None = None,
+    ) -> None:
         """Make the fresh events durable, and with them where the instance stands."""
         claim, state = run.claim, run.state
         status = state.status
         if not keep and status is Status.RUNNING:
             status = Status.WAITING
         rows = self._rows(run)
-        inbox_seq = await self._recorder.append(
+        inbox_seq = await (write or self._recorder.append)(
             Append(
                 claim.saga_id,
                 self._owner,
@@ -328,13 +498,15 @@ class Engine:
                 status,
                 due_at,
                 self._owner if keep else None,
-                state.inbox_seen,
+                run.inbox_read,
                 if_inbox=not keep,
+                pivoted=state.pivoted,
             )
         )
         written, run.fresh = run.fresh, []
         if rows:
             run.head, run.hash = rows[-1].version, rows[-1].hash
+            run.subject.head = run.head
         run.inbox_seq = max(run.inbox_seq, inbox_seq)
         self._telemetry.recorded(run.saga.name, claim.saga_id, written, run.meta)
         if written:
@@ -384,9 +556,30 @@ def _is_clean(claim: Claim) -> bool:
     return claim.claims <= 1 and claim.status in (Status.PENDING, Status.WAITING)
 
 
+_SETTLED_AGAIN = ("Pure", "Using")
+"""Whose values ride along, so that an earlier owner may have gone on from them unseen."""
+
+
+def _beginning(
+    claim: Claim, saga: Saga[Any, Any], text: Json, context: Mapping[str, Any]
+) -> ev.SagaStarted:
+    deadline = None if saga.deadline is None else claim.requested_at + seconds(saga.deadline)
+    return ev.SagaStarted(
+        claim.name, claim.version, saga.fingerprint, claim.requested_at, text, context,
+        deadline, claim.parent or "", claim.parent_node,
+    )  # fmt: skip
+
+
+def _lost(run: Running, command: RunStep) -> Failure | None:
+    """Why a step that an earlier owner may have begun must not run again; None when it may."""
+    if not command.step.once or command.path not in run.suspects:
+        return None
+    return Failure("Interrupted", "the process that ran it died; it must not run twice")
+
+
 def _only_begun(run: Running, event: Event) -> Event:
-    """A deadline leaves in doubt what may have begun; what surely has not is merely not begun."""
-    if not isinstance(event, ev.DeadlinePassed):
+    """What turns round leaves in doubt what may have begun; what has not is merely not begun."""
+    if not isinstance(event, _TELL_RUNNING):
         return event
     return replace(event, running=tuple(path for path in event.running if path in run.under_way))
 
@@ -405,10 +598,13 @@ def _meta(context: Mapping[str, Any]) -> str:
 
 
 def definitions(sagas: Sequence[Saga[Any, Any]]) -> dict[Definition, Saga[Any, Any]]:
-    """The sagas by name and version. Raises ValueError when two share both."""
+    """The sagas and their children by name and version. ValueError when two share both."""
     known: dict[Definition, Saga[Any, Any]] = {}
-    for saga in sagas:
+    waiting = list(sagas)
+    while waiting:
+        saga = waiting.pop(0)
         other = known.setdefault((saga.name, saga.version), saga)
         if other is not saga:
             raise ValueError(f"two different sagas are called {saga.name!r} version {saga.version}")
+        waiting.extend(node.saga for node in walk(saga.tree) if isinstance(node, Child))
     return known

@@ -5,29 +5,48 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import json
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from orchestrator.domain.commands import (
+    Answered,
+    CancelChild,
     Command,
     Compute,
     Failed,
     InDoubt,
     Outcome,
+    ResumeFlow,
     RunCompensation,
+    RunProbe,
     RunStep,
+    StartChild,
     Succeeded,
+    UndoChild,
+    WatchChild,
 )
+from orchestrator.domain.commands import Attempted as Attemptable
 from orchestrator.domain.context import Surroundings, WorkflowContext
 from orchestrator.domain.events import Failure, Json
 from orchestrator.domain.outcomes import failure_of, outcome_of
 from orchestrator.domain.saga import Saga
-from orchestrator.domain.steps import Attempted, Completed, Step
-from orchestrator.errors import InvalidInputError, UnrecordableError
-from orchestrator.ports import Clock, Codec, Telemetry
+from orchestrator.domain.steps import (
+    Attempted,
+    Completed,
+    Happened,
+    NotHappened,
+    Step,
+    Unknown,
+)
+from orchestrator.errors import InvalidInputError, UnavailableError, UnrecordableError
+from orchestrator.ports import Append, Codec, Store, Telemetry
+from orchestrator.runtime.guards import Gate
+from orchestrator.runtime.kin import Kin
+from orchestrator.runtime.processes import run_in_process
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +54,35 @@ _TICK = 0.1
 _EXACT_BELOW = 2.0
 """Limits below this many seconds have a timer of their own."""
 
-Report = Callable[[Command, Outcome], None]
+
+class Prepared:
+    """A transactional step that has run: it is done when its transaction takes the append."""
+
+    def __init__(self, outcome: Succeeded) -> None:
+        loop = asyncio.get_running_loop()
+        self.outcome = outcome
+        self.append: asyncio.Future[Append] = loop.create_future()
+        self.written: asyncio.Future[int] = loop.create_future()
+
+    async def commit(self, append: Append) -> int:
+        """Write *append* in the step's own transaction; errors as those of the recorder."""
+        self.append.set_result(append)
+        return await self.written
 
 
-@dataclass(frozen=True, slots=True)
+Report = Callable[[Command, "Outcome | Prepared"], None]
+
+
+@dataclass(slots=True)
 class Subject:
-    """The instance that a command belongs to."""
+    """The instance that a command belongs to. `head` is of its last durable event."""
 
     saga_id: str
     saga: Saga[Any, Any]
     input: Json
     context: Mapping[str, Any]
+    head: int = 0
+    reason: str = ""
 
 
 class Executor:
@@ -54,13 +91,16 @@ class Executor:
     def __init__(
         self,
         codec: Codec,
-        clock: Clock,
+        store: Store,
         resources: Mapping[type, object],
         telemetry: Telemetry,
         step_timeout: timedelta,
     ) -> None:
         self._codec = codec
-        self._clock = clock
+        self._clock = store.clock
+        self._transactions = store.transactions
+        self._gate = Gate(store.shared, codec, store.clock)
+        self._kin = Kin(store, codec)
         self._resources = resources
         self._telemetry = telemetry
         self._step_timeout = step_timeout
@@ -71,14 +111,20 @@ class Executor:
     def start(self, command: Command, subject: Subject, report: Report) -> Attempt:
         """Begin *command*; *report* hears its outcome once, at the latest when it times out."""
         attempt = Attempt(self, command, report)
-        if isinstance(command, Compute):
-            attempt.settle(self._compute(command))
-            return attempt
-        limit = self._limit(command)
-        if limit is not None and limit <= 0:
-            attempt.settle(InDoubt(_too_late()))
-            return attempt
-        attempt.run(self._attempt(command, subject), limit, f"{subject.saga_id}{command.path}")
+        name = f"{subject.saga_id}{command.path}"
+        match command:
+            case Compute():
+                attempt.settle(self._compute(command, subject))
+            case ResumeFlow() | WatchChild():
+                raise TypeError(f"{type(command).__name__} is the engine's own business")
+            case StartChild() | CancelChild() | UndoChild():
+                attempt.run(self._relate(command, subject), None, name)
+            case RunStep() | RunCompensation() | RunProbe():
+                limit = self._limit(command)
+                if limit is not None and limit <= 0:
+                    attempt.settle(InDoubt(_too_late()))
+                else:
+                    attempt.run(self._attempt(command, subject, attempt), limit, name)
         return attempt
 
     def watch(self, attempt: Attempt, limit: float) -> None:
@@ -105,10 +151,28 @@ class Executor:
         if self._ticking:
             loop.call_later(_TICK, self._tick)
 
-    def _limit(self, command: RunStep | RunCompensation) -> float | None:
+    async def _relate(
+        self, command: StartChild | CancelChild | UndoChild, subject: Subject
+    ) -> Outcome:
+        """Speak to a child until the database has heard it: nothing goes on before."""
+        wait = 0.1
+        while True:
+            try:
+                if isinstance(command, StartChild):
+                    context = json.dumps(dict(subject.context))
+                    return await self._kin.start(command, subject.saga_id, context, subject.head)
+                return await self._kin.tell(command, subject.saga_id, subject.reason)
+            except UnavailableError as error:
+                log.debug("saga %s: %s", subject.saga_id, error)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 5.0)
+
+    def _limit(self, command: Attemptable) -> float | None:
         """Seconds that this attempt may take; None for no limit."""
         if isinstance(command, RunCompensation):
             return (command.undo.timeout or self._step_timeout).total_seconds()
+        if isinstance(command, RunProbe):
+            return (command.probe.timeout or self._step_timeout).total_seconds()
         own = command.timeout
         if own is None and not command.step.unbounded:
             own = self._step_timeout
@@ -117,55 +181,130 @@ class Executor:
         left = command.deadline - self._clock.now()
         return (left if own is None else min(own, left)).total_seconds()
 
-    def _compute(self, command: Compute) -> Outcome:
-        node = command.node
+    def _compute(self, command: Compute, subject: Subject) -> Outcome:
         try:
-            value = node.fn(self._codec.decode(command.input, node.input_type))
-            return Succeeded(self._codec.encode(value, node.output_type))
+            value = self._codec.decode(command.input, command.takes)
+            ctx = self._context(command.path, 1, command.outputs, subject)
+            return Succeeded(self._codec.encode(command.call(value, ctx), command.gives))
         except Exception as error:  # noqa: BLE001 - user code; its failure is an outcome
             return Failed(failure_of(error, permanent=True))
 
-    async def _attempt(self, command: RunStep | RunCompensation, subject: Subject) -> Outcome:
+    async def _attempt(self, command: Attemptable, subject: Subject, attempt: Attempt) -> Outcome:
         began = asyncio.get_running_loop().time()
         step = command.step
-        try:
-            outcome = await self._call(command, subject)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            outcome = outcome_of(error, step)
-        except BaseException as error:  # noqa: BLE001 - a step that exits must not end the worker
-            outcome = outcome_of(error, step)
+        costs: list[float] = []
+
+        async def call() -> Outcome:
+            outcome = await self._outcome(command, subject, attempt, costs)
+            spent = sum(costs)
+            if spent and isinstance(outcome, Succeeded | Failed | InDoubt):
+                outcome = replace(outcome, cost=spent)
+            return outcome
+
+        if isinstance(command, RunStep) and command.guards:
+            receipt = f"{subject.saga_id}/{command.path}/{command.attempt}"
+            outcome = await self._gate.through(command, receipt, self._step_timeout, call)
+        else:
+            outcome = await call()
         took = asyncio.get_running_loop().time() - began
         self._telemetry.attempted(subject.saga.name, step.name, type(outcome).__name__, took)
         return outcome
 
-    async def _call(self, command: RunStep | RunCompensation, subject: Subject) -> Outcome:
+    async def _outcome(
+        self, command: Attemptable, subject: Subject, attempt: Attempt, costs: list[float]
+    ) -> Outcome:
+        step = command.step
+        in_transaction = transaction_of(command) is not None
+        try:
+            if in_transaction:
+                return await self._transact(command, subject, attempt, costs)
+            return await self._call(command, subject, costs)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return outcome_of(error, step)
+        except BaseException as error:  # noqa: BLE001 - a step that exits must not end the worker
+            # What was not committed has not happened.
+            return Failed(failure_of(error)) if in_transaction else outcome_of(error, step)
+
+    async def _transact(
+        self, command: Attemptable, subject: Subject, attempt: Attempt, costs: list[float]
+    ) -> Outcome:
+        """Run the action inside of a transaction that stays open until the engine appends."""
+        async with self._transactions.open(transaction_of(command)) as transaction:
+            outcome = await self._call(command, subject, costs, transaction.handle)
+            if not isinstance(outcome, Succeeded):
+                failure = getattr(outcome, "failure", None)
+                return outcome if failure is None else Failed(failure)
+            prepared = Prepared(replace(outcome, cost=sum(costs)))
+            attempt.prepare(prepared)
+            append = await prepared.append
+            try:
+                prepared.written.set_result(await transaction.append(append))
+            except Exception as error:  # noqa: BLE001 - handed to the engine, which waits for it
+                prepared.written.set_exception(error)
+        return outcome
+
+    async def _call(
+        self, command: Attemptable, subject: Subject, costs: list[float], *handle: object
+    ) -> Outcome:
         step = command.step
         try:
             given = self._codec.decode(command.input, step.input_type)
         except InvalidInputError as error:
             return Failed(failure_of(error, permanent=True))
-        ctx = self._context(command, subject)
+        ctx = self._context(command.path, command.attempt, command.outputs, subject, costs)
         match command:
             case RunStep():
-                result = await _invoke(step.action, given, ctx)
-                try:
-                    return Succeeded(self._codec.encode(result, step.output_type))
-                except (UnrecordableError, InvalidInputError) as error:
-                    # The effect happened; only its result is lost. Running it again cannot help.
-                    return InDoubt(failure_of(error, permanent=True))
+                return await self._run(command, given, ctx, handle)
             case RunCompensation(output=output, on_doubt=on_doubt):
                 value = None if output is None else self._codec.decode(output, step.output_type)
-                key = _key(subject, command.path)
+                key = ctx.idempotency_key
                 done = Attempted(given, value, key) if on_doubt else Completed(given, value, key)
-                await _invoke(command.undo.action, done, ctx)
+                ctx = replace(ctx, idempotency_key=f"{key}/undo")
+                await _invoke(command.undo.action, done, ctx, *handle)
                 return Succeeded()
+            case RunProbe():
+                tried: Attempted[Any, Any] = Attempted(given, None, ctx.idempotency_key)
+                return self._answer(step, await _invoke(command.probe.action, tried, ctx))
         assert_never(command)
 
-    def _context(self, command: RunStep | RunCompensation, subject: Subject) -> WorkflowContext:
-        codec, saga, outputs = self._codec, subject.saga, command.outputs
+    async def _run(
+        self, command: RunStep, given: object, ctx: WorkflowContext, handle: tuple[object, ...]
+    ) -> Outcome:
+        step = command.step
+        if step.executor == "process":
+            result = await run_in_process(step, given, ctx)
+        else:
+            result = await _invoke(step.action, given, ctx, *handle)
+        try:
+            return Succeeded(self._codec.encode(result, step.output_type))
+        except (UnrecordableError, InvalidInputError) as error:
+            # The effect happened; only its result is lost. Running it again cannot help.
+            return InDoubt(failure_of(error, permanent=True))
+
+    def _answer(self, step: Step[Any, Any], answer: object) -> Outcome:
+        match answer:
+            case Happened(output):
+                return Answered("happened", self._codec.encode(output, step.output_type))
+            case NotHappened():
+                return Answered("not_happened")
+            case Unknown():
+                return Answered("unknown")
+            case _:
+                what = f"the probe of {step.name} gave {answer!r}"
+                raise TypeError(f"{what}; it gives Happened(output), NotHappened() or Unknown()")
+
+    def _context(
+        self,
+        path: str,
+        attempt: int,
+        outputs: Mapping[str, Json],
+        subject: Subject,
+        costs: list[float] | None = None,
+    ) -> WorkflowContext:
+        codec, saga = self._codec, subject.saga
 
         def read_input() -> Any:
             return codec.decode(subject.input, saga.input_type)
@@ -175,16 +314,20 @@ class Executor:
                 raise LookupError(f"step {step.name!r} has no recorded output in this saga yet")
             return codec.decode(outputs[step.name], step.output_type)
 
-        key = _key(subject, command.path)
-        undoes = isinstance(command, RunCompensation)
         return WorkflowContext(
             **subject.context,
             saga_id=subject.saga_id,
             saga_name=saga.name,
             saga_version=saga.version,
-            attempt=command.attempt,
-            idempotency_key=f"{key}/undo" if undoes else key,
-            surroundings=Surroundings(self._resources, self._clock.now, read_input, read_output),
+            attempt=attempt,
+            idempotency_key=_key(subject, path),
+            surroundings=Surroundings(
+                self._resources,
+                self._clock.now,
+                read_input,
+                read_output,
+                spend=(costs if costs is not None else list[float]()).append,
+            ),
         )
 
 
@@ -233,6 +376,13 @@ class Attempt:
         if report is not None:
             report(self.command, outcome)
 
+    def prepare(self, prepared: Prepared) -> None:
+        """Report what is to be committed; from here on its time is the engine's."""
+        self._unwatch()
+        report, self._report = self._report, None
+        if report is not None:
+            report(self.command, prepared)
+
     def drop(self) -> None:
         """Stop caring: nothing is reported any more, and what runs is told to end."""
         self._report = None
@@ -240,7 +390,15 @@ class Attempt:
 
     def expire(self) -> None:
         """Its time is over: whether it happened is not known."""
-        self.settle(InDoubt(failure_of(TimeoutError(f"no answer within {self._limit:g} s"))))
+        late = failure_of(TimeoutError(f"no answer within {self._limit:g} s"))
+        self.settle(Failed(late) if transaction_of(self.command) is not None else InDoubt(late))
+        self._leave()
+
+    def cut_off(self) -> None:
+        """Nobody waits for it any more: whether it happened is not known."""
+        self.settle(
+            InDoubt(Failure("CancelledError", "cut off, because a branch beside it failed"))
+        )
         self._leave()
 
     def _unwatch(self) -> None:
@@ -270,11 +428,24 @@ class Attempt:
         task.add_done_callback(abandoned.discard)
 
 
-async def _invoke(fn: Callable[..., Any], given: object, ctx: WorkflowContext) -> Any:
+def transaction_of(command: Command) -> Any:
+    """What kind of transaction the command's function asks for; None for none."""
+    match command:
+        case RunStep(step=step):
+            return step.transaction
+        case RunCompensation(undo=undo):
+            return undo.transaction
+        case _:
+            return None
+
+
+async def _invoke(
+    fn: Callable[..., Any], given: object, ctx: WorkflowContext, *handle: object
+) -> Any:
     """Await an async function; run a plain one in a thread, where it cannot block the loop."""
     if inspect.iscoroutinefunction(fn):
-        return await fn(given, ctx)
-    result = await asyncio.to_thread(fn, given, ctx)
+        return await fn(given, ctx, *handle)
+    result = await asyncio.to_thread(fn, given, ctx, *handle)
     return await result if inspect.isawaitable(result) else result
 
 

@@ -16,8 +16,11 @@ from typing import Any, Generic, TypeVar
 from orchestrator.domain.chain import genesis, link
 from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.events import ENDED, Event, Json, SagaCompleted, Status
-from orchestrator.domain.saga import Saga
+from orchestrator.domain.flow import FlowNode
+from orchestrator.domain.messages import signals
+from orchestrator.domain.saga import Saga, walk
 from orchestrator.domain.state import SagaState, evolve
+from orchestrator.domain.waiting import Signal
 from orchestrator.errors import (
     ConflictError,
     InvalidInputError,
@@ -35,7 +38,9 @@ from orchestrator.ports import (
     EventRow,
     Filter,
     Instance,
+    MessageKind,
     Reply,
+    StartAnswer,
     StartRequest,
     Store,
     Telemetry,
@@ -46,6 +51,7 @@ from orchestrator.runtime.recorder import GroupCommit
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+T = TypeVar("T")
 
 KEY_LIMIT = 500
 CONTEXT_LIMIT = 16 * 1024
@@ -123,9 +129,21 @@ class Handle(Generic[Out]):
         """Where the instance stands, folded from its events."""
         return await self._service.state(self.saga_id)
 
+    async def signal(
+        self, signal: Signal[T], payload: T, *, dedupe_key: str | None = None, actor: str = ""
+    ) -> bool:
+        """Send a signal; False when one with the same dedupe key came before."""
+        return await self._service.signal(
+            self.saga_id, signal, payload, dedupe_key=dedupe_key, actor=actor
+        )
+
     async def cancel(self, reason: str = "", *, actor: str = "") -> None:
         """Ask for the instance to be taken back. Raises TooLateError when it has ended."""
         await self._service.cancel(self.saga_id, reason, actor=actor)
+
+    async def terminate(self, reason: str, *, actor: str = "") -> None:
+        """End the instance where it stands; nothing is undone. TooLateError when it has ended."""
+        await self._service.terminate(self.saga_id, reason, actor=actor)
 
     def history(self) -> AsyncIterator[HistoryEntry]:
         """The events so far, in order."""
@@ -160,15 +178,22 @@ class Orchestrator:
         *,
         key: str | None = None,
         context: WorkflowContext | None = None,
+        in_transaction: object | None = None,
     ) -> Handle[Out]:
         """Begin *saga* with *input*; durable when this returns.
+
+        With *in_transaction* (an SQLAlchemy AsyncSession or AsyncConnection, or an asyncpg
+        connection) it begins when, and only if, the caller commits.
 
         With *key* it is idempotent: the same key and input give the same instance,
         KeyConflictError for another input. Raises InvalidInputError for an input that is not
         the saga's.
         """
         request = self.request(saga, input, key=key, context=context)
-        return Handle(self, await self._starts.submit(request), saga)
+        if in_transaction is None:
+            return Handle(self, await self._starts.submit(request), saga)
+        [answer] = await self.store.requests.start([request], within=in_transaction)
+        return Handle(self, _started(request, answer), saga)
 
     async def start_many(
         self, saga: Saga[In, Out], orders: Sequence[Order[In]]
@@ -220,12 +245,7 @@ class Orchestrator:
         answers = await self.store.requests.start(batch)
         self.store.hints.poke(DUE)
         return [
-            answer.saga_id
-            if answer.created or answer.same_input
-            else KeyConflictError(
-                f"key {request.key!r} of saga {request.name!r} belongs to {answer.saga_id}, which "
-                "was started with another input; use another key, or the same input"
-            )
+            _started_or_error(request, answer)
             for request, answer in zip(batch, answers, strict=True)
         ]
 
@@ -316,28 +336,121 @@ class Orchestrator:
 
         An accepted cancel never ends as `completed`. Raises TooLateError when it has ended.
         """
+        await self._send(saga_id, MessageKind.CANCEL, {"reason": reason}, actor, dedupe_key)
+
+    async def signal(
+        self,
+        saga_id: str,
+        signal: Signal[T] | str,
+        payload: T,
+        *,
+        dedupe_key: str | None = None,
+        actor: str = "",
+    ) -> bool:
+        """Send a signal to an instance; False when one with the same dedupe key came before.
+
+        It may come before the instance waits for it. Raises InvalidInputError for a payload that
+        is not the signal's, or a name that the saga does not wait for; TooLateError when the
+        instance has ended.
+        """
+        instance = await self.get(saga_id)
+        name = signal if isinstance(signal, str) else signal.name
+        model = self._signal_model(instance, signal)
+        try:
+            text = self.codec.encode(payload, model)
+        except UnrecordableError as error:
+            raise InvalidInputError(f"payload of signal {name!r}: {error}") from error
+        return await self._send(
+            instance.saga_id, MessageKind.SIGNAL, {"name": name, "data": text}, actor, dedupe_key
+        )
+
+    def signals_of(self, instance: Instance) -> dict[str, Signal[Any]] | None:
+        """The signals that an instance may wait for; None when its saga is not known here."""
+        saga = self.sagas.get((instance.name, instance.version))
+        return None if saga is None else signals(saga)
+
+    def _signal_model(self, instance: Instance, signal: Signal[Any] | str) -> Any:
+        saga = self.sagas.get((instance.name, instance.version))
+        if isinstance(signal, Signal):
+            return signal.model
+        if saga is None:
+            return Any
+        known = signals(saga)
+        has_code = any(isinstance(node, FlowNode) for node in walk(saga.tree))
+        if signal not in known and not has_code:
+            there = ", ".join(known) or "none at all"
+            raise InvalidInputError(
+                f"saga {instance.name!r} waits for no signal {signal!r}; it waits for: {there}"
+            )
+        return known[signal].model if signal in known else Any
+
+    async def terminate(
+        self, saga_id: str, reason: str, *, actor: str = "", dedupe_key: str | None = None
+    ) -> None:
+        """End an instance where it stands, and its live children with it; nothing is undone."""
+        payload = {"reason": _needed(reason, "terminate")}
+        await self._send(saga_id, MessageKind.TERMINATE, payload, actor, dedupe_key)
+
+    async def resume(self, saga_id: str, reason: str = "", *, actor: str = "") -> None:
+        """Let a stuck instance go on where it stood, once what was in its way is mended."""
+        await self._send(saga_id, MessageKind.RESUME, {"reason": reason}, actor, None)
+
+    async def retry_step(
+        self,
+        saga_id: str,
+        step: str = "",
+        *,
+        input: Json | None = None,
+        output: Json | None = None,
+        reason: str = "",
+        actor: str = "",
+    ) -> None:
+        """Try the stuck step, or its compensation, again; on another input or output if given."""
+        payload = {"step": step, "reason": reason, "input": input, "output": output}
+        await self._send(saga_id, MessageKind.RETRY, payload, actor, None)
+
+    async def skip_compensation(
+        self, saga_id: str, step: str = "", *, reason: str, actor: str = ""
+    ) -> None:
+        """Do not undo a step whose compensation is stuck: somebody has taken it on himself."""
+        payload = {"step": step, "reason": _needed(reason, "skip")}
+        await self._send(saga_id, MessageKind.SKIP, payload, actor, None)
+
+    async def resolve(
+        self,
+        saga_id: str,
+        step: str,
+        *,
+        happened: bool,
+        output: Json | None = None,
+        reason: str = "",
+        actor: str = "",
+    ) -> None:
+        """Say whether a step in doubt happened; with its output, if the saga needs that."""
+        payload = {"step": step, "happened": happened, "output": output, "reason": reason}
+        await self._send(saga_id, MessageKind.RESOLVE, payload, actor, None)
+
+    async def _send(
+        self,
+        saga_id: str,
+        kind: MessageKind,
+        payload: Mapping[str, Any],
+        actor: str,
+        dedupe_key: str | None,
+    ) -> bool:
+        """Put a message into the inbox; False when it was there already."""
         instance = await self.get(saga_id)
         reply = await self.store.inbox.send(
             instance.saga_id,
-            "cancel",
-            {"reason": reason},
+            kind,
+            payload,
             actor=actor or "unknown",
-            dedupe_key=dedupe_key or f"cancel-{uuid.uuid4()}",
+            dedupe_key=dedupe_key or f"{kind}-{uuid.uuid4()}",
         )
         self.store.hints.poke(DUE)
-        match reply:
-            case Reply.ACCEPTED | Reply.DUPLICATE:
-                return
-            case Reply.TOO_LATE:
-                raise TooLateError(
-                    f"saga {instance.saga_id} has ended; it can no longer be cancelled"
-                )
-            case Reply.STUCK:
-                raise ConflictError(
-                    f"saga {instance.saga_id} is stuck; a person has to settle why before it moves"
-                )
-            case Reply.NOT_FOUND:
-                raise NotFoundError(f"there is no saga instance {saga_id!r}")
+        if reply in (Reply.ACCEPTED, Reply.DUPLICATE):
+            return reply is Reply.ACCEPTED
+        raise _refusal(instance, kind, reply)
 
     # ------------------------------------------------------------------ auditing
 
@@ -401,6 +514,53 @@ class Orchestrator:
         """Wait for starts under way; wake nobody any more."""
         await self._starts.close()
         self._ends.close()
+
+
+def _started(request: StartRequest, answer: StartAnswer) -> str:
+    found = _started_or_error(request, answer)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _started_or_error(request: StartRequest, answer: StartAnswer) -> str | KeyConflictError:
+    if answer.created or answer.same_input:
+        return answer.saga_id
+    return KeyConflictError(
+        f"key {request.key!r} of saga {request.name!r} belongs to {answer.saga_id}, which "
+        "was started with another input; use another key, or the same input"
+    )
+
+
+def _needed(reason: str, action: str) -> str:
+    if not reason.strip():
+        raise InvalidInputError(f"to {action} needs a reason, which the history will keep")
+    return reason
+
+
+def _refusal(instance: Instance, kind: MessageKind, reply: Reply) -> ConflictError | NotFoundError:
+    """Why an instance does not take a message, and what to do about it."""
+    name = f"saga {instance.saga_id}"
+    match reply:
+        case Reply.TOO_LATE if instance.pivoted and instance.status not in ENDED:
+            return TooLateError(f"{name} has passed its pivot; it can no longer be taken back")
+        case Reply.TOO_LATE:
+            return TooLateError(
+                f"{name} has ended ({instance.status}); it takes no {kind} any more"
+            )
+        case Reply.STUCK:
+            return ConflictError(
+                f"{name} is stuck; retry, skip, resolve, resume or terminate it, see: "
+                f"saga show {instance.saga_id}"
+            )
+        case Reply.NOT_STUCK:
+            return ConflictError(
+                f"{name} is {instance.status}, not stuck; {kind} is for instances that need a person"
+            )
+        case Reply.FULL:
+            return ConflictError(f"{name} has not read its last messages yet; try again later")
+        case _:
+            return NotFoundError(f"there is no saga instance {instance.saga_id!r}")
 
 
 _ID_CHARACTERS = frozenset("0123456789abcdef-")

@@ -127,7 +127,7 @@ class _Shift:
         self._ticks = 0
         self._recorder = Recorder(store.events, telemetry)
         step_timeout = timedelta(seconds=settings.step_timeout)
-        self._executor = Executor(codec, store.clock, resources, telemetry, step_timeout)
+        self._executor = Executor(codec, store, resources, telemetry, step_timeout)
         self._engine = Engine(
             store,
             codec,

@@ -23,18 +23,21 @@ from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis, link
 from orchestrator.domain.context import WorkflowContext
-from orchestrator.domain.definition import Primitive, Retry, Timeout, pure
+from orchestrator.domain.definition import Primitive, pure
 from orchestrator.domain.events import ENDED, Event, Json, Status
 from orchestrator.domain.pairs import Compensation
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import fold
 from orchestrator.domain.steps import Completed, Step, step
+from orchestrator.domain.wrappers import Retry, Timeout
 from orchestrator.errors import OwnershipLostError, Permanent, Retryable
 from orchestrator.ports import Append, Claim, EventRow, EventStore, StartRequest, Store
 from orchestrator.runtime.engine import Engine
 from orchestrator.runtime.executor import Executor
 from orchestrator.runtime.recorder import Recorder
 from tests.spec import START
+
+pytestmark = pytest.mark.filterwarnings("ignore::orchestrator.DefinitionWarning")
 
 SAGA_ID = "01900000-0000-7000-8000-000000000001"
 LIFETIMES = 6
@@ -257,7 +260,7 @@ class Story:
         telemetry = SilentTelemetry()
         recorder = Recorder(store.events, telemetry)
         resources: dict[type, object] = {Town: self.town}
-        executor = Executor(self.codec, store.clock, resources, telemetry, timedelta(seconds=30))
+        executor = Executor(self.codec, store, resources, telemetry, timedelta(seconds=30))
         place = (self.saga.name, self.saga.version)
         engine = Engine(
             store, self.codec, recorder, executor, telemetry, {place: self.saga},

@@ -1,0 +1,255 @@
+"""The way back: what is undone next, in reverse order of completion; who is asked, who is stuck."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from orchestrator.domain import events as ev
+from orchestrator.domain.branching import Each, Fallback, Loop, Router
+from orchestrator.domain.commands import (
+    Command,
+    Plan,
+    RunCompensation,
+    RunProbe,
+    UndoChild,
+    WatchChild,
+)
+from orchestrator.domain.definition import Parallel, Primitive, Sequential
+from orchestrator.domain.events import Event, Failure, Json
+from orchestrator.domain.flow import FlowNode
+from orchestrator.domain.node_state import NodeState, Settled
+from orchestrator.domain.planning import Around, Done, Flows, Place, Progress, merged
+from orchestrator.domain.saga import Child, Saga
+from orchestrator.domain.state import SagaState
+from orchestrator.domain.steps import Step, Undo
+from orchestrator.domain.wrappers import Using
+
+
+class FlowNotLoadedError(Exception):
+    """The code of a flow has to be replayed before its parts can be known."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command)
+        self.command = command
+
+
+@dataclass(frozen=True, slots=True)
+class Backward(ABC):
+    """Undoes what is below a place. `Forward` adds how far things have come."""
+
+    saga: Saga[Any, Any]
+    state: SagaState
+    now: datetime
+    flows: Flows
+
+    @abstractmethod
+    def progress(self, place: Place) -> Progress:
+        """How far the flow has come below *place*."""
+
+    @abstractmethod
+    def resume_flow(self, place: Place) -> Command:
+        """The command that runs the code of the flow at *place*."""
+
+    def unwind(self, known: NodeState, path: str) -> Plan | None:
+        """The next undo at or below *path*, whose state is *known*; None when it is clean."""
+        passed: list[str] = []
+        skipped: list[str] = []
+        for entry in reversed(known.to_undo or {}):
+            if any(entry.startswith(block) for block in skipped):
+                continue
+            try:
+                node, block = self._look(entry, path)
+                if block is not None:
+                    skipped.append(f"{block}/")
+                    if (plan := self._side_by_side(block)) is not None:
+                        return plan
+                    continue
+                plan = self._undo(entry, node, tuple(passed))
+            except FlowNotLoadedError as missing:
+                return Plan(commands=(missing.command,))
+            if plan is not None:
+                return plan
+            passed.append(entry)
+        return None
+
+    def _side_by_side(self, block: str) -> Plan | None:
+        branches = self.state.at(block).children
+        plans = [self.unwind(known, f"{block}/{segment}") for segment, known in branches.items()]
+        found = [plan for plan in plans if plan is not None]
+        return merged(found) if found else None
+
+    def _look(self, entry: str, prefix: str) -> tuple[Primitive[Any, Any], str | None]:
+        """The node at *entry*, and the outermost block below *prefix* that is undone side by side."""
+        node, path, block = self.saga.tree, self.saga.name, None
+        for segment in entry.split("/")[1:]:
+            if (
+                block is None
+                and isinstance(node, Parallel)
+                and node.undo == "parallel"
+                and (path == prefix or path.startswith(f"{prefix}/"))
+            ):
+                block = path
+            node, path = self._part(node, path, segment), f"{path}/{segment}"
+        return node, block
+
+    def _part(self, node: Primitive[Any, Any], path: str, segment: str) -> Primitive[Any, Any]:
+        """The part of *node* that a path segment leads to."""
+        index = int(segment.partition("@")[0].partition("#")[0])
+        if isinstance(node, FlowNode):
+            asked = self.flows.get(path, ())
+            if index >= len(asked):
+                raise FlowNotLoadedError(self.resume_flow(self.place_at(path)))
+            return asked[index]
+        return node.children[0] if isinstance(node, Each | Loop) else node.children[index]
+
+    def place_at(self, path: str) -> Place:
+        """The place of *path*, with the input that it had."""
+        place = Place(self.saga.tree, self.state.root, self.saga.name, self.state.input, Around())
+        for segment in path.split("/")[1:]:
+            part = self._part(place.node, place.path, segment)
+            place = place.below(part, segment, self._input_of(place, segment))
+        return place
+
+    def _input_of(self, place: Place, segment: str) -> Json:
+        """The input of the part of *place* that *segment* leads to, from what was recorded."""
+        index = int(segment.partition("@")[0].partition("#")[0])
+        known = place.state
+        match place.node:
+            case Sequential(steps):
+                text = place.input
+                for number, step in enumerate(steps[:index]):
+                    done = self.progress(place.below(step, str(number), text))
+                    text = done.output if isinstance(done, Done) else text
+                return text
+            case Each() if known.fan_out is not None:
+                return known.fan_out.items[index]
+            case Loop():
+                iteration = int(segment.partition("#")[2] or 1)
+                return self.input_of_iteration(place, iteration)
+            case FlowNode():
+                return known.calls[index].input
+            case Using():
+                return known.bound or place.input
+            case Router() | Fallback() | _:
+                return place.input
+
+    def input_of_iteration(self, place: Place, iteration: int) -> Json:
+        """The input of an iteration of a loop: the output of the one before."""
+        if iteration <= 1:
+            return place.input
+        return place.state.calls[iteration - 2].input
+
+    def _undo(self, path: str, node: Primitive[Any, Any], passed: tuple[str, ...]) -> Plan | None:
+        known = self.state.at(path)
+        if isinstance(node, Child):
+            return self._undo_child(path, node, known, passed)
+        if not isinstance(node, Step):
+            return None
+        completed = known.settled is Settled.SUCCEEDED
+        if not completed and node.undo_of_completed is not None:
+            asked = self.probe(path, node, known, lambda: self.place_at(path).input)
+            if asked is not None:
+                return asked
+        undo = node.undo_of_completed if completed else node.undo_attempted
+        if undo is not None:
+            return self._undo_step(path, known, node, undo, passed)
+        if not completed and node.undo_completed is not None:
+            return Plan((unsettled(path, node, known),))
+        return None
+
+    def probe(
+        self, path: str, step: Step[Any, Any], known: NodeState, input: Callable[[], Json]
+    ) -> Plan | None:
+        """Ask whether a step in doubt happened; None when that is no use, or was answered."""
+        if step.asks is None or not known.doubtful or known.answer in ("unknown", "happened"):
+            return None
+        if known.probe_due_at is not None and self.now < known.probe_due_at and not known.answer:
+            return Plan(wake_at=known.probe_due_at)
+        if known.answer == "failed":
+            if known.probes > step.asks.retries:
+                return None
+            delay = step.asks.backoff.delay(known.probes, f"{self.state.saga_id}/{path}/probe")
+            due = self.now + delay
+            return Plan((ev.ProbeRetryScheduled(path, step.name, known.probes + 1, due),))
+        ask = RunProbe(path, step, step.asks, known.probes + 1, input(), self.state.outputs)
+        return Plan(commands=(ask,))
+
+    def _undo_child(
+        self, path: str, node: Child[Any, Any], known: NodeState, passed: tuple[str, ...]
+    ) -> Plan | None:
+        fellow = known.fellow
+        if fellow is None:
+            return None
+        if known.undo_failure is not None:
+            why = known.undo_failure
+            return Plan((ev.SagaStuck(path, node.saga.name, f"{why.type}: {why.message}"),))
+        if not fellow.undoing:
+            return Plan(commands=(UndoChild(path, fellow.child_id),))
+        watch = WatchChild(path, node.saga.name, fellow.child_id, undone=True, passed=passed)
+        return Plan(commands=(watch,))
+
+    def _undo_step(
+        self,
+        path: str,
+        known: NodeState,
+        step: Step[Any, Any],
+        undo: Undo,
+        passed: tuple[str, ...],
+    ) -> Plan:
+        if known.undo_failure is not None:
+            return Plan((self._after_failed_undo(path, known, step, undo, known.undo_failure),))
+        if known.undo_due_at is not None and self.now < known.undo_due_at:
+            return Plan(wake_at=known.undo_due_at)
+        output = known.output if known.settled is Settled.SUCCEEDED else None
+        command = RunCompensation(
+            path,
+            step,
+            undo,
+            known.undo_attempts + 1,
+            known.edited_input or self.place_at(path).input,
+            known.edited_output or output,
+            self.state.outputs,
+            on_doubt=undo is step.undo_attempted,
+            passed=passed,
+        )
+        return Plan(commands=(command,))
+
+    def _after_failed_undo(
+        self, path: str, known: NodeState, step: Step[Any, Any], undo: Undo, failure: Failure
+    ) -> Event:
+        policy = undo.policy
+        since = known.undo_since or self.now
+        tried = known.undo_attempts
+        used_up = policy.max_retries is not None and tried > policy.max_retries
+        if failure.permanent or used_up or self.now - since >= policy.give_up_after:
+            return ev.SagaStuck(
+                path,
+                step.name,
+                f"the compensation of {step.name} failed {tried} time(s), "
+                f"the last with {failure.type}: {failure.message}",
+            )
+        delay = policy.backoff.delay(tried, f"{self.state.saga_id}/{path}/undo")
+        if failure.retry_after is not None:
+            delay = max(delay, timedelta(seconds=failure.retry_after))
+        return ev.CompensationRetryScheduled(path, step.name, tried + 1, self.now + delay, since)
+
+
+def iteration_segment(iteration: int) -> str:
+    """The path segment of an iteration of a loop, counted from 1."""
+    return "0" if iteration <= 1 else f"0#{iteration}"
+
+
+def unsettled(path: str, step: Step[Any, Any], known: NodeState) -> Event:
+    """Nobody knows whether *step* happened, and nothing says how it would be undone."""
+    why = f" ({known.failure.type}: {known.failure.message})" if known.failure else ""
+    return ev.SagaStuck(
+        path,
+        step.name,
+        f"nobody knows whether {step.name} happened{why}, and it declares no "
+        f"compensation_on_doubt; find out, then: saga resolve ID {step.name} --happened, or "
+        "--not-happened",
+    )

@@ -1,0 +1,122 @@
+"""What a message means to an instance: the fact that its owner records, accepted or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.domain import events as ev
+from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.saga import Saga, walk
+from orchestrator.domain.state import SagaState
+from orchestrator.domain.waiting import Signal, Wait
+
+Check = Callable[[Json, Any], str | None]
+"""What is wrong with a text as a value of a type; None when nothing is."""
+
+
+def signals(saga: Saga[Any, Any]) -> dict[str, Signal[Any]]:
+    """The signals that *saga* is seen to wait for, by name; the code of flows may wait for more."""
+    return {node.signal.name: node.signal for node in walk(saga.tree) if isinstance(node, Wait)}
+
+
+def hear(
+    saga: Saga[Any, Any],
+    state: SagaState,
+    kind: str,
+    payload: Mapping[str, Any],
+    *,
+    actor: str,
+    seq: int,
+    running: tuple[str, ...],
+    check: Check,
+) -> Event:
+    """The event that a message of this *kind* becomes."""
+    reason = str(payload.get("reason", ""))
+    match kind:
+        case "cancel" if state.pivoted:
+            return ev.CancelRefused(actor, reason, seq)
+        case "cancel":
+            return ev.CancelRequested(actor, reason, seq, running)
+        case "signal":
+            return _signal(saga, payload, actor, seq, check)
+        case "terminate":
+            return ev.SagaTerminated(actor, reason, seq)
+        case "undo":
+            if state.status is Status.COMPLETED:
+                return ev.UndoRequested(actor, reason, seq)
+            return ev.ActionRefused(kind, actor, f"it is {state.status}, not completed", seq)
+        case "resume" | "retry" | "skip" | "resolve":
+            if state.status is not Status.STUCK:
+                return ev.ActionRefused(kind, actor, f"it is {state.status}, not stuck", seq)
+            return _repair(saga, state, kind, payload, actor, reason, seq, check)
+        case _:
+            return ev.ActionRefused(kind, actor, "nobody here knows what this asks for", seq)
+
+
+def _signal(
+    saga: Saga[Any, Any], payload: Mapping[str, Any], actor: str, seq: int, check: Check
+) -> Event:
+    name, text = str(payload["name"]), Json(str(payload["data"]))
+    known = signals(saga).get(name)
+    problem = None if known is None else check(text, known.model)
+    if problem is not None:
+        return ev.SignalRejected(name, problem, actor, seq)
+    return ev.SignalReceived(name, text, actor, seq)
+
+
+def _repair(
+    saga: Saga[Any, Any],
+    state: SagaState,
+    kind: str,
+    payload: Mapping[str, Any],
+    actor: str,
+    reason: str,
+    seq: int,
+    check: Check,
+) -> Event:
+    def refused(problem: str) -> Event:
+        return ev.ActionRefused(kind, actor, problem, seq)
+
+    path = _place(state, str(payload.get("step") or ""))
+    if kind == "resume" or (kind == "retry" and path == ""):
+        return ev.SagaResumed(actor, reason, seq)
+    if path is None or path == "":
+        return refused(f"no step {payload.get('step')!r} of it is stuck or to be undone")
+    name = state.at(path).step
+    step = saga.steps.get(name)
+    texts = {part: _text(payload.get(part)) for part in ("input", "output")}
+    for part, text in texts.items():
+        kind_of = None if step is None else getattr(step, f"{part}_type")
+        if text is not None and kind_of is not None and (wrong := check(text, kind_of)):
+            return refused(f"{part}: {wrong}")
+    if kind == "retry":
+        return ev.StepRetried(path, name, actor, reason, seq, texts["input"], texts["output"])
+    if kind == "skip":
+        if path not in (state.root.to_undo or ()):
+            return refused(f"{name} is not to be undone, so there is no undo to be skipped")
+        return ev.CompensationSkipped(path, name, actor, reason, seq)
+    if not state.at(path).doubtful:
+        return refused(f"{name} is not in doubt")
+    happened, output = bool(payload.get("happened")), texts["output"]
+    undoable = step is not None and step.undo_attempted is not None
+    if happened and output is None and not (undoable and state.before_stuck is Status.COMPENSATING):
+        return refused(f"say what {name} gave, because that is needed to go on: --output JSON")
+    return ev.StepResolved(path, name, happened, actor, reason, seq, output)
+
+
+def _place(state: SagaState, named: str) -> str | None:
+    """The path of the step that an operator means: by name, by path, or the one that is stuck."""
+    stuck = state.stuck
+    if not named:
+        return stuck.node if stuck is not None else None
+    if stuck is not None and named in (stuck.step, stuck.node):
+        return stuck.node
+    places = [
+        path for path in reversed(state.root.to_undo or {}) if named in (path, state.at(path).step)
+    ]
+    return places[0] if places else None
+
+
+def _text(value: object) -> Json | None:
+    return None if value is None else Json(str(value))
