@@ -126,6 +126,7 @@ class Claim:
     context: str
     parent: str | None = None
     parent_node: str = ""
+    inbox_seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

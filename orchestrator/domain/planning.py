@@ -20,14 +20,17 @@ Flows = Mapping[str, Sequence[Primitive[Any, Any]]]
 """What the code of each flow has asked for so far, by the flow's path."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, because a plan makes dozens of these, and freezing triples what each costs.
+
+
+@dataclass(slots=True)
 class Done:
     """It is done, and this is its output."""
 
     output: Json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Broken:
     """It failed. `path` is what would have to run again."""
 
@@ -53,7 +56,7 @@ class Around:
     retried: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """One node of the tree, its state, its path and input, and what is round it.
 

@@ -273,10 +273,12 @@ class Engine:
 
     async def _looked_after_children(self, run: Running, next_: Plan) -> bool:
         """Whether a child that is waited for has ended, and the plan is to be made anew."""
-        watches = [command for command in next_.commands if isinstance(command, WatchChild)]
-        now = asyncio.get_running_loop().time()
-        if not watches or now < run.look_at:
+        if not _has_watches(next_):
             return False
+        now = asyncio.get_running_loop().time()
+        if now < run.look_at:
+            return False
+        watches = [command for command in next_.commands if isinstance(command, WatchChild)]
         run.look_at = now + CHILD_POLL.total_seconds()
         over = await self._kin.over(watches)
         for watch, outcome in over:
@@ -361,7 +363,8 @@ class Engine:
             claim.head,
             rows[-1].hash if rows else genesis(claim.saga_id),
             inbox_seq=claim.inbox_seq,
-            inbox_read=state.inbox_seen,
+            # Not every message becomes an event; what was read is remembered with the append.
+            inbox_read=max(state.inbox_seen, claim.inbox_seen),
         )
         if state.status is Status.PENDING:
             self._note(run, _beginning(claim, saga, text, context))
@@ -431,7 +434,11 @@ class Engine:
                 # Before it is recorded: an instance that has ended is never looked at again.
                 children = list(run.state.children)
                 await self._kin.terminate(children, run.claim.saga_id, event.reason)
+            stuck = run.state.status is Status.STUCK
             self._note(run, event)
+            if stuck and run.state.status is not Status.STUCK:
+                # What ran beside that which got stuck may still have happened.
+                self._suspect(run)
         run.inbox_seq = max(run.inbox_seq, run.inbox_read)
 
     def _problem(self, text: Json, annotation: Any) -> str | None:
@@ -458,7 +465,7 @@ class Engine:
 
     def _wake_at(self, run: Running, next_: Plan) -> datetime | None:
         """When to look again: as planned, and from time to time at children."""
-        if not any(isinstance(command, WatchChild) for command in next_.commands):
+        if not _has_watches(next_):
             return next_.wake_at
         left = run.linger_until - asyncio.get_running_loop().time()
         poll = timedelta(seconds=left) if left > 0 else CHILD_POLL
@@ -568,6 +575,10 @@ def _beginning(
         claim.name, claim.version, saga.fingerprint, claim.requested_at, text, context,
         deadline, claim.parent or "", claim.parent_node,
     )  # fmt: skip
+
+
+def _has_watches(next_: Plan) -> bool:
+    return any(isinstance(command, WatchChild) for command in next_.commands)
 
 
 def _lost(run: Running, command: RunStep) -> Failure | None:

@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import copy
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from orchestrator.errors import OwnershipLostError, UnavailableError, UnknownOutcomeError
 from orchestrator.ports import Append, EventStore, Telemetry
 
+log = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""About how much goes into one statement: it has to end within the time that statements have."""
 
 
 class GroupCommit(Generic[Item, Answer]):
     """Hands items to *commit* in batches, never two at a time, and each its own answer back.
 
     *commit* returns an answer or an exception for each item; when it raises, all get that error.
+    *measure* gives an item's name and size: a batch holds no name twice, and at most `limit` items
+    and `limit_bytes`, or one item. What nobody waits for any more is not begun.
     """
 
     def __init__(
         self,
         kind: str,
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]],
+        measure: Callable[[Item], tuple[Hashable, int]],
         telemetry: Telemetry,
+        *,
         limit: int,
+        limit_bytes: int = BATCH_BYTES,
     ) -> None:
         self._kind = kind
         self._commit = commit
+        self._measure = measure
         self._telemetry = telemetry
         self._limit = limit
+        self._limit_bytes = limit_bytes
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -51,47 +65,93 @@ class GroupCommit(Generic[Item, Answer]):
         try:
             # One turn of the loop lets everybody who is ready now join the first batch.
             await asyncio.sleep(0)
-            while self._waiting:
-                batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+            while batch := self._next_batch():
                 began = loop.time()
                 await self._one(batch)
-                self._telemetry.batch(self._kind, len(batch), loop.time() - began)
+                self._tell(len(batch), loop.time() - began)
         finally:
             self._writer = None
+            # None are left, unless this very task was cancelled.
+            left, self._waiting = self._waiting, []
+            never = UnavailableError("the process is ending; nothing was sent")
+            _answer(left, _one_each(never, len(left)))
+
+    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
+        batch: list[tuple[Item, asyncio.Future[Answer]]] = []
+        later: list[tuple[Item, asyncio.Future[Answer]]] = []
+        names: set[Hashable] = set()
+        total = 0
+        for index, entry in enumerate(self._waiting):
+            if entry[1].done():
+                continue
+            name, size = self._measure(entry[0])
+            if len(batch) == self._limit or (batch and total + size > self._limit_bytes):
+                later += self._waiting[index:]
+                break
+            if name in names:
+                later.append(entry)
+                continue
+            names.add(name)
+            total += size
+            batch.append(entry)
+        self._waiting = later
+        return batch
 
     async def _one(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         answers: Sequence[Answer | Exception]
         try:
             answers = await self._commit([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - handed to everybody who waits for it
-            answers = [error] * len(batch)
+            answers = _one_each(error, len(batch))
         except BaseException:
             unknown = UnknownOutcomeError("the process is ending; nobody waited for the commit")
-            self._answer(batch, [unknown] * len(batch))
+            _answer(batch, _one_each(unknown, len(batch)))
             raise
-        self._answer(batch, answers)
+        _answer(batch, answers)
 
-    def _answer(
-        self,
-        batch: list[tuple[Item, asyncio.Future[Answer]]],
-        answers: Sequence[Answer | Exception],
-    ) -> None:
-        for (_, waiting), answer in zip(batch, answers, strict=True):
-            if waiting.done():
-                continue
-            if isinstance(answer, Exception):
-                waiting.set_exception(answer)
-            else:
-                waiting.set_result(answer)
+    def _tell(self, size: int, seconds: float) -> None:
+        try:
+            self._telemetry.batch(self._kind, size, seconds)
+        except Exception:
+            log.exception("telemetry failed; the commits go on")
+
+
+def _answer(
+    batch: Sequence[tuple[Item, asyncio.Future[Answer]]], answers: Sequence[Answer | Exception]
+) -> None:
+    for (_, waiting), answer in zip(batch, answers, strict=True):
+        if waiting.done():
+            continue
+        if isinstance(answer, Exception):
+            waiting.set_exception(answer)
+        else:
+            waiting.set_result(answer)
+
+
+def _one_each(error: Exception, count: int) -> list[Exception]:
+    """One traceback shared by hundreds of waiters would grow with each of them."""
+    try:
+        copies = [copy.copy(error) for _ in range(count)]
+    except TypeError:  # an error that cannot be made from its own arguments
+        return [error] * count
+    for each in copies:
+        each.__cause__ = error
+    return copies
 
 
 class Recorder:
     """Appends events in groups. Each append comes back durable, fenced, or unknown."""
 
-    def __init__(self, events: EventStore, telemetry: Telemetry, limit: int = 100) -> None:
+    def __init__(
+        self,
+        events: EventStore,
+        telemetry: Telemetry,
+        limit: int = 100,
+        limit_bytes: int = BATCH_BYTES,
+    ) -> None:
         self._events = events
         self._group: GroupCommit[Append, int] = GroupCommit(
-            "append", self._commit, telemetry, limit
+            "append", self._commit, _measured, telemetry, limit=limit, limit_bytes=limit_bytes
         )
 
     async def append(self, append: Append) -> int:
@@ -106,14 +166,14 @@ class Recorder:
         await self._group.close()
 
     async def _commit(self, batch: Sequence[Append]) -> Sequence[int | Exception]:
-        try:
-            written = await self._events.append(batch)
-        except UnavailableError as error:
-            # One traceback shared by hundreds of waiters would grow with each of them.
-            return [type(error)(str(error)) for _ in batch]
+        written = await self._events.append(batch)
         return [
             written[append.saga_id]
             if append.saga_id in written
             else OwnershipLostError(f"saga {append.saga_id} was refused at epoch {append.epoch}")
             for append in batch
         ]
+
+
+def _measured(append: Append) -> tuple[str, int]:
+    return append.saga_id, sum(len(event.data) for event in append.events)

@@ -145,6 +145,7 @@ def _take(row: SagaRow, owner: str) -> Claim:
         request.context,
         request.parent,
         request.parent_node,
+        row.inbox_seen,
     )
 
 

@@ -55,9 +55,9 @@ _STATUS = {status.value: status for status in Status}
 def _claim(row: Record) -> Claim:
     (
         id_, name, version, fingerprint, epoch, head, status, inbox_seq, claims, at, context, input_,
-        parent, parent_node,
+        parent, parent_node, inbox_seen,
     ) = row  # fmt: skip
     return Claim(
         id_, name, version, fingerprint, epoch, head, _STATUS[status], inbox_seq, claims, at,
-        input_, context, parent, parent_node,
+        input_, context, parent, parent_node, inbox_seen,
     )  # fmt: skip

@@ -22,11 +22,11 @@ WITH me AS MATERIALIZED (
         updated_at = clock_timestamp()
     WHERE s.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING s.id, s.name, s.version, s.fingerprint, s.epoch, s.head, s.status, s.inbox_seq,
-        s.claims, s.created_at, s.context, s.parent, s.parent_node
+        s.claims, s.created_at, s.context, s.parent, s.parent_node, s.inbox_seen
 )
 SELECT c.id::text AS id, c.name, c.version, c.fingerprint, c.epoch, c.head, c.status, c.inbox_seq,
     c.claims, c.created_at, c.context,
     (SELECT i.input FROM saga_input i WHERE i.saga_id = c.id AND c.head = 0) AS input,
-    c.parent::text AS parent, c.parent_node
+    c.parent::text AS parent, c.parent_node, c.inbox_seen
 FROM me
 LEFT JOIN claimed c ON true

@@ -6,10 +6,10 @@ WITH mine AS (
     SET epoch = s.epoch + 1, claims = s.claims + 1, updated_at = clock_timestamp()
     WHERE s.id = $2 AND s.owner IS NOT DISTINCT FROM $1 AND s.epoch = $3
     RETURNING s.id, s.name, s.version, s.fingerprint, s.epoch, s.head, s.status, s.inbox_seq,
-        s.claims, s.created_at, s.context, s.parent, s.parent_node
+        s.claims, s.created_at, s.context, s.parent, s.parent_node, s.inbox_seen
 )
 SELECT c.id::text AS id, c.name, c.version, c.fingerprint, c.epoch, c.head, c.status, c.inbox_seq,
     c.claims, c.created_at, c.context,
     (SELECT i.input FROM saga_input i WHERE i.saga_id = c.id AND c.head = 0) AS input,
-    c.parent::text AS parent, c.parent_node
+    c.parent::text AS parent, c.parent_node, c.inbox_seen
 FROM mine c
