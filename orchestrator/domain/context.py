@@ -106,7 +106,7 @@ class WorkflowContext:
         """Say what this attempt cost, in the unit of the budgets round it; adds up."""
         if not amount >= 0:
             raise ValueError(f"a cost is 0 or more, not {amount!r}")
-        self.surroundings.spend(amount)
+        self.surroundings.spend(float(amount))
 
 
 @dataclass(frozen=True, slots=True)

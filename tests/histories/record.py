@@ -1,0 +1,65 @@
+"""Record the runs that are missing: `python -m tests.histories.record [NAME ...]`.
+
+What was recorded once is never recorded again by itself: it stands for the instances that people
+have in their databases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from orchestrator import Orchestrator, Saga, Status, Worker
+from orchestrator.adapters.codec import JsonCodec
+from orchestrator.adapters.memory import MemoryDatabase
+from orchestrator.adapters.telemetry import SilentTelemetry
+from orchestrator.ports import EventRow
+from tests.histories.flows import World, sagas, verdict
+
+HERE = Path(__file__).parent
+SIGNALLED = ("signal", "flow")
+
+
+async def recorded(saga: Saga[Any, Any]) -> dict[str, Any]:
+    """One run of *saga* by the real engine, over the memory store."""
+    store = MemoryDatabase().store()
+    codec, telemetry = JsonCodec(), SilentTelemetry()
+    worker = Worker(store, codec, telemetry, [saga], {World: World()})
+    service = Orchestrator(store, codec, telemetry, [saga])
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        handle = await service.start(saga, 0)
+        if saga.name in SIGNALLED:
+            await handle.signal(verdict, 41, actor="ann")
+        status = await service.wait(handle.saga_id, 30)
+        rows = await store.events.read(handle.saga_id)
+    finally:
+        stop.set()
+        await task
+        await service.close()
+    return {"saga": saga.name, "status": str(status), "events": [_written(row) for row in rows]}
+
+
+def _written(row: EventRow) -> dict[str, Any]:
+    return {
+        "type": row.type, "node": row.node, "attempt": row.attempt, "data": row.data,
+        "recorded_at": row.recorded_at.isoformat(), "saga_id": row.saga_id,
+    }  # fmt: skip
+
+
+async def main(names: list[str]) -> None:
+    for name, saga in sagas().items():
+        path = HERE / f"{name}.json"
+        if name in names or (not names and not path.exists()):
+            found = await recorded(saga)
+            assert Status(found["status"]) is not Status.RUNNING
+            path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+            print(name, found["status"], len(found["events"]))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
