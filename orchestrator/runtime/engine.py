@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.chain import genesis, link
 from orchestrator.domain.commands import (
     Command,
     Compute,
@@ -28,9 +26,8 @@ from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json,
 from orchestrator.domain.messages import hear
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.domain.planning import earliest
-from orchestrator.domain.policies import seconds
-from orchestrator.domain.saga import Child, Saga, still_fits, walk
-from orchestrator.domain.state import SagaState, evolve
+from orchestrator.domain.saga import Child, Saga, walk
+from orchestrator.domain.state import evolve
 from orchestrator.errors import (
     HistoryError,
     InvalidInputError,
@@ -38,67 +35,27 @@ from orchestrator.errors import (
     UnavailableError,
 )
 from orchestrator.ports import (
-    ENDS,
-    EVENTS,
-    Append,
     Claim,
     Clock,
     Codec,
     Definition,
-    EventRow,
     MessageKind,
     Store,
     Telemetry,
 )
-from orchestrator.runtime.executor import Attempt, Executor, Prepared, Subject, due_in
+from orchestrator.runtime.executor import Executor, Prepared, due_in
 from orchestrator.runtime.flows import LiveFlow
+from orchestrator.runtime.journal import Journal
 from orchestrator.runtime.kin import Kin
 from orchestrator.runtime.recorder import Recorder
+from orchestrator.runtime.running import Running, load
 
 log = logging.getLogger(__name__)
-
-Place = tuple[type[Command], str]
-"""What is under way: the kind of command and the path it is for."""
 
 CHILD_POLL = timedelta(seconds=60)
 """How often a parent looks at its children by itself; their messages come sooner."""
 
 _TELL_RUNNING = (ev.DeadlinePassed, ev.BranchesHalted, ev.HistoryLimitReached)
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """One owned instance in memory. `head` and `hash` are of the last durable event."""
-
-    claim: Claim
-    saga: Saga[Any, Any]
-    subject: Subject
-    state: SagaState
-    meta: str
-    head: int
-    hash: bytes
-    fresh: list[Event] = field(default_factory=list)
-    attempts: dict[Place, Attempt] = field(default_factory=dict)
-    arrived: list[tuple[Command, Outcome]] = field(default_factory=list)
-    prepared: list[tuple[Command, Prepared]] = field(default_factory=list)
-    overdue: list[Attempt] = field(default_factory=list)
-    suspects: tuple[str, ...] = ()
-    flows: dict[str, LiveFlow] = field(default_factory=dict)
-    inbox_seq: int = 0
-    inbox_read: int = 0
-    look_at: float = 0.0
-    linger_until: float = 0.0
-    woken: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def under_way(self) -> set[str]:
-        """The steps that run here, or may still run where an earlier owner left them."""
-        return {path for kind, path in self.attempts if kind is RunStep}.union(self.suspects)
-
-    @property
-    def nodes(self) -> dict[str, list[Any]]:
-        """What the code of each flow has asked for so far."""
-        return {path: flow.nodes for path, flow in self.flows.items()}
 
 
 class Engine:
@@ -120,11 +77,9 @@ class Engine:
     ) -> None:
         self._store = store
         self._codec = codec
-        self._recorder = recorder
         self._executor = executor
-        self._telemetry = telemetry
+        self._journal = Journal(store, codec, recorder, telemetry, owner)
         self._sagas = sagas
-        self._owner = owner
         self._may_act = may_act
         self._park_after = park_after
         self._claim_limit = claim_limit
@@ -143,9 +98,9 @@ class Engine:
         UnknownOutcomeError) when the database was away; nothing in memory is of use then.
         """
         try:
-            run = await self._load(claim)
+            run = await load(self._store, self._codec, self._sagas, claim)
         except HistoryError as error:
-            await self._park_as_stuck(claim, str(error))
+            await self._journal.park_as_stuck(claim, str(error))
             return
         self.running[claim.saga_id] = run
         try:
@@ -156,7 +111,7 @@ class Engine:
                 why = (
                     f"claimed {claim.claims} times without one new event; its workers may have died"
                 )
-                self._note(run, ev.SagaStuck("", "", why))
+                run.note(ev.SagaStuck("", "", why))
             await self._carry(run)
         finally:
             self.running.pop(claim.saga_id, None)
@@ -203,13 +158,13 @@ class Engine:
                 await self._end(run)
                 return
             if any(not isinstance(event, RIDES_ALONG) for event in run.fresh):
-                await self._flush(run, due_at=None, keep=True)
+                await self._journal.flush(run, due_at=None, keep=True)
                 if run.inbox_seq > run.inbox_read:
                     continue
             if self.draining:
                 next_ = Plan(wake_at=next_.wake_at)
                 if not run.attempts:
-                    await self._flush(run, due_at=self._clock.now(), keep=False)
+                    await self._journal.flush(run, due_at=self._clock.now(), keep=False)
                     return
             if await self._looked_after_children(run, next_):
                 continue
@@ -224,7 +179,7 @@ class Engine:
         while True:
             next_ = plan(run.saga, run.state, self._clock.now(), run.nodes)
             for event in next_.decisions:
-                self._note(run, _only_begun(run, event))
+                run.note(_only_begun(run, event))
             if next_.decisions:
                 continue
             code = [command for command in next_.commands if isinstance(command, ResumeFlow)]
@@ -238,7 +193,7 @@ class Engine:
         flow = run.flows.setdefault(command.path, LiveFlow(self._codec))
         outcome = flow.resume(command)
         if outcome is not None:
-            self._note(run, decide(command, outcome))
+            run.note(decide(command, outcome))
 
     def _start(self, run: Running, next_: Plan) -> None:
         if next_.commands and not self._may_act():
@@ -282,7 +237,7 @@ class Engine:
         run.look_at = now + CHILD_POLL.total_seconds()
         over = await self._kin.over(watches)
         for watch, outcome in over:
-            self._note(run, decide(watch, outcome))
+            run.note(decide(watch, outcome))
         if over:
             # More of them may follow soon, and loading a long history anew costs more than waiting.
             run.linger_until = now + self._park_after.total_seconds()
@@ -297,13 +252,13 @@ class Engine:
         event = decide(command, prepared.outcome)
         run.fresh.append(event)
         try:
-            await self._flush(run, due_at=None, keep=True, write=prepared.commit)
+            await self._journal.flush(run, due_at=None, keep=True, write=prepared.commit)
         except (OwnershipLostError, UnavailableError):
             raise
         except Exception as error:  # noqa: BLE001 - a constraint of the user's, checked at the end
             # It was rolled back, so the state has not seen it, and it has not happened.
             run.fresh.remove(event)
-            self._note(run, decide(command, Failed(failure_of(error))))
+            run.note(decide(command, Failed(failure_of(error))))
             return
         evolve(run.state, event)
 
@@ -327,75 +282,30 @@ class Engine:
         for command, outcome in arrived:
             run.attempts.pop((type(command), command.path), None)
             self._forget_suspect(run, command.path)
-            self._note(run, decide(command, outcome))
+            run.note(decide(command, outcome))
         for attempt in overdue:
             command = attempt.command
             if isinstance(command, RunStep) and (RunStep, command.path) in run.attempts:
-                self._note(run, ev.StepStarted(command.path, command.step.name, command.attempt))
+                run.note(ev.StepStarted(command.path, command.step.name, command.attempt))
 
     def _forget_suspect(self, run: Running, path: str) -> None:
         run.suspects = tuple(suspect for suspect in run.suspects if suspect != path)
 
-    def _note(self, run: Running, event: Event) -> None:
-        evolve(run.state, event)
-        run.fresh.append(event)
-
     # ------------------------------------------------------------------ reading
-
-    async def _load(self, claim: Claim) -> Running:
-        saga = self._sagas[claim.name, claim.version]
-        rows = await self._store.events.read(claim.saga_id) if claim.head else []
-        state = SagaState(claim.saga_id)
-        for row in rows:
-            evolve(state, self._codec.decode_event(row))
-        context: dict[str, Any] = json.loads(claim.context)
-        self._check_shape(claim, saga, state)
-        text = claim.input if claim.input is not None else state.input
-        if state.status is Status.PENDING and claim.input is None:
-            text = await self._store.reads.input(claim.saga_id) or text
-        subject = Subject(claim.saga_id, saga, text, context, claim.head)
-        run = Running(
-            claim,
-            saga,
-            subject,
-            state,
-            _meta(context),
-            claim.head,
-            rows[-1].hash if rows else genesis(claim.saga_id),
-            inbox_seq=claim.inbox_seq,
-            # Not every message becomes an event; what was read is remembered with the append.
-            inbox_read=max(state.inbox_seen, claim.inbox_seen),
-        )
-        if state.status is Status.PENDING:
-            self._note(run, _beginning(claim, saga, text, context))
-        return run
-
-    def _check_shape(self, claim: Claim, saga: Saga[Any, Any], state: SagaState) -> None:
-        begun = state.fingerprint or claim.fingerprint
-        if begun == saga.fingerprint:
-            return
-        reached = max((int(s) for s in state.root.children if s.isdigit()), default=-1)
-        if state.saga and still_fits(begun, saga.fingerprint, reached):
-            return
-        raise HistoryError(
-            f"begun with shape {begun} of {claim.name} version {claim.version}, but this "
-            f"worker has shape {saga.fingerprint}, which differs in what was reached; "
-            "give a changed flow a new version, or bring the old one back; then: saga resume ID"
-        )
 
     def _suspect(self, run: Running) -> None:
         """Find what an earlier owner may have begun, beyond what it had in memory only."""
 
         def report(command: Command, outcome: Outcome | Prepared) -> None:
             if not isinstance(outcome, Prepared):
-                self._note(run, decide(command, outcome))
+                run.note(decide(command, outcome))
 
         poison = self._is_poison(run.claim)  # what kills its process must not run here once more
         while True:
             begun = frontier(run.saga, run.state, self._clock.now(), run.nodes)
             decided = [event for event in begun.decisions if isinstance(event, RIDES_ALONG)]
             for event in decided:
-                self._note(run, event)
+                run.note(event)
             if decided:
                 continue
             pure = [c for c in begun.commands if isinstance(c, Compute | ResumeFlow) and not poison]
@@ -435,7 +345,7 @@ class Engine:
                 children = list(run.state.children)
                 await self._kin.terminate(children, run.claim.saga_id, event.reason)
             stuck = run.state.status is Status.STUCK
-            self._note(run, event)
+            run.note(event)
             if stuck and run.state.status is not Status.STUCK:
                 # What ran beside that which got stuck may still have happened.
                 self._suspect(run)
@@ -460,7 +370,7 @@ class Engine:
             return False
         if next_.commands and asyncio.get_running_loop().time() < run.linger_until:
             return False
-        await self._flush(run, due_at=wake_at, keep=False)
+        await self._journal.flush(run, due_at=wake_at, keep=False)
         return True
 
     def _wake_at(self, run: Running, next_: Plan) -> datetime | None:
@@ -473,89 +383,13 @@ class Engine:
 
     async def _end(self, run: Running) -> None:
         """Record the end, or that a person is needed; a parent hears of an end."""
-        await self._flush(run, due_at=None, keep=False)
+        await self._journal.flush(run, due_at=None, keep=False)
         status = run.state.status
         if status in ENDED:
             parent = await self._kin.report_end(run.claim, status, run.head)
             if parent is not None and (waiting := self.running.get(parent)) is not None:
                 waiting.look_at = 0.0
                 waiting.woken.set()
-
-    async def _flush(
-        self,
-        run: Running,
-        *,
-        due_at: datetime | None,
-        keep: bool,
-        write: Callable[[Append], Awaitable[int]] | None = None,
-    ) -> None:
-        """Make the fresh events durable, and with them where the instance stands."""
-        claim, state = run.claim, run.state
-        status = state.status
-        if not keep and status is Status.RUNNING:
-            status = Status.WAITING
-        rows = self._rows(run)
-        inbox_seq = await (write or self._recorder.append)(
-            Append(
-                claim.saga_id,
-                self._owner,
-                claim.epoch,
-                run.head,
-                rows,
-                status,
-                due_at,
-                self._owner if keep else None,
-                run.inbox_read,
-                if_inbox=not keep,
-                pivoted=state.pivoted,
-            )
-        )
-        written, run.fresh = run.fresh, []
-        if rows:
-            run.head, run.hash = rows[-1].version, rows[-1].hash
-            run.subject.head = run.head
-        run.inbox_seq = max(run.inbox_seq, inbox_seq)
-        self._telemetry.recorded(run.saga.name, claim.saga_id, written, run.meta)
-        if written:
-            self._store.hints.poke(EVENTS)
-        if status in ENDED or status is Status.STUCK:
-            self._store.hints.poke(ENDS)
-
-    def _rows(self, run: Running) -> tuple[EventRow, ...]:
-        saga_id, epoch, meta = run.claim.saga_id, run.claim.epoch, run.meta
-        now, previous, version = self._clock.now(), run.hash, run.head
-        rows: list[EventRow] = []
-        for event in run.fresh:
-            version += 1
-            type_, node, attempt, data = self._codec.encode_event(event)
-            previous = link(
-                previous, saga_id, version, type_, node, attempt, epoch, now, meta, data
-            )
-            rows.append(
-                EventRow(saga_id, version, type_, node, attempt, epoch, data, meta, now, previous)
-            )
-        return tuple(rows)
-
-    async def _park_as_stuck(self, claim: Claim, reason: str) -> None:
-        """Record that this history cannot be gone on with, before any effect."""
-        log.error("saga %s is stuck: %s", claim.saga_id, reason)
-        rows = await self._store.events.read(claim.saga_id)
-        previous = rows[-1].hash if rows else genesis(claim.saga_id)
-        type_, node, attempt, data = self._codec.encode_event(ev.SagaStuck("", "", reason))
-        now, head = self._clock.now(), rows[-1].version if rows else 0
-        meta = _meta(json.loads(claim.context))
-        hash_ = link(
-            previous, claim.saga_id, head + 1, type_, node, attempt, claim.epoch, now, meta, data
-        )
-        row = EventRow(
-            claim.saga_id, head + 1, type_, node, attempt, claim.epoch, data, meta, now, hash_
-        )
-        await self._recorder.append(
-            Append(
-                claim.saga_id, self._owner, claim.epoch, head, (row,), Status.STUCK, None,
-                None, claim.inbox_seq, if_inbox=False,
-            )
-        )  # fmt: skip
 
 
 def _is_clean(claim: Claim) -> bool:
@@ -565,16 +399,6 @@ def _is_clean(claim: Claim) -> bool:
 
 _SETTLED_AGAIN = ("Pure", "Using")
 """Whose values ride along, so that an earlier owner may have gone on from them unseen."""
-
-
-def _beginning(
-    claim: Claim, saga: Saga[Any, Any], text: Json, context: Mapping[str, Any]
-) -> ev.SagaStarted:
-    deadline = None if saga.deadline is None else claim.requested_at + seconds(saga.deadline)
-    return ev.SagaStarted(
-        claim.name, claim.version, saga.fingerprint, claim.requested_at, text, context,
-        deadline, claim.parent or "", claim.parent_node,
-    )  # fmt: skip
 
 
 def _has_watches(next_: Plan) -> bool:
@@ -593,19 +417,6 @@ def _only_begun(run: Running, event: Event) -> Event:
     if not isinstance(event, _TELL_RUNNING):
         return event
     return replace(event, running=tuple(path for path in event.running if path in run.under_way))
-
-
-def _meta(context: Mapping[str, Any]) -> str:
-    """What every event of an instance carries beside its facts, for those who follow a trail."""
-    kept = {
-        name: context[name]
-        for name in ("correlation_id", "causation_id", "user_id")
-        if context.get(name)
-    }
-    trace, span = context.get("trace_id"), context.get("span_id")
-    if trace and span:
-        kept["traceparent"] = f"00-{trace}-{span}-01"
-    return json.dumps(kept, separators=(",", ":"))
 
 
 def definitions(sagas: Sequence[Saga[Any, Any]]) -> dict[Definition, Saga[Any, Any]]:

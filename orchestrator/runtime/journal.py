@@ -1,0 +1,122 @@
+"""Making events durable, and with them where an instance stands."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.domain import events as ev
+from orchestrator.domain.chain import genesis, link
+from orchestrator.domain.events import ENDED, Status
+from orchestrator.ports import ENDS, EVENTS, Append, Claim, Codec, EventRow, Store, Telemetry
+from orchestrator.runtime.recorder import Recorder
+
+if TYPE_CHECKING:
+    from orchestrator.runtime.running import Running
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """Writes the events of instances, under one owner id."""
+
+    def __init__(
+        self, store: Store, codec: Codec, recorder: Recorder, telemetry: Telemetry, owner: str
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._recorder = recorder
+        self._telemetry = telemetry
+        self._owner = owner
+
+    async def flush(
+        self,
+        run: Running,
+        *,
+        due_at: datetime | None,
+        keep: bool,
+        write: Callable[[Append], Awaitable[int]] | None = None,
+    ) -> None:
+        """Make the fresh events durable, and with them where the instance stands."""
+        claim, state = run.claim, run.state
+        status = state.status
+        if not keep and status is Status.RUNNING:
+            status = Status.WAITING
+        rows = self._rows(run)
+        inbox_seq = await (write or self._recorder.append)(
+            Append(
+                claim.saga_id,
+                self._owner,
+                claim.epoch,
+                run.head,
+                rows,
+                status,
+                due_at,
+                self._owner if keep else None,
+                run.inbox_read,
+                if_inbox=not keep,
+                pivoted=state.pivoted,
+            )
+        )
+        written, run.fresh = run.fresh, []
+        if rows:
+            run.head, run.hash = rows[-1].version, rows[-1].hash
+            run.subject.head = run.head
+        run.inbox_seq = max(run.inbox_seq, inbox_seq)
+        self._telemetry.recorded(run.saga.name, claim.saga_id, written, run.meta)
+        if written:
+            self._store.hints.poke(EVENTS)
+        if status in ENDED or status is Status.STUCK:
+            self._store.hints.poke(ENDS)
+
+    def _rows(self, run: Running) -> tuple[EventRow, ...]:
+        saga_id, epoch, meta = run.claim.saga_id, run.claim.epoch, run.meta
+        now, previous, version = self._store.clock.now(), run.hash, run.head
+        rows: list[EventRow] = []
+        for event in run.fresh:
+            version += 1
+            type_, node, attempt, data = self._codec.encode_event(event)
+            previous = link(
+                previous, saga_id, version, type_, node, attempt, epoch, now, meta, data
+            )
+            rows.append(
+                EventRow(saga_id, version, type_, node, attempt, epoch, data, meta, now, previous)
+            )
+        return tuple(rows)
+
+    async def park_as_stuck(self, claim: Claim, reason: str) -> None:
+        """Record that this history cannot be gone on with, before any effect."""
+        log.error("saga %s is stuck: %s", claim.saga_id, reason)
+        rows = await self._store.events.read(claim.saga_id)
+        previous = rows[-1].hash if rows else genesis(claim.saga_id)
+        type_, node, attempt, data = self._codec.encode_event(ev.SagaStuck("", "", reason))
+        now, head = self._store.clock.now(), rows[-1].version if rows else 0
+        meta = meta_of(json.loads(claim.context))
+        hash_ = link(
+            previous, claim.saga_id, head + 1, type_, node, attempt, claim.epoch, now, meta, data
+        )
+        row = EventRow(
+            claim.saga_id, head + 1, type_, node, attempt, claim.epoch, data, meta, now, hash_
+        )
+        await self._recorder.append(
+            Append(
+                claim.saga_id, self._owner, claim.epoch, head, (row,), Status.STUCK, None,
+                None, claim.inbox_seq, if_inbox=False,
+            )
+        )  # fmt: skip
+
+
+def meta_of(context: Mapping[str, Any]) -> str:
+    """What every event of an instance carries beside its facts, for those who follow a trail."""
+    kept = {
+        name: context[name]
+        for name in ("correlation_id", "causation_id", "user_id")
+        if context.get(name)
+    }
+    trace, span = context.get("trace_id"), context.get("span_id")
+    if trace and span:
+        kept["traceparent"] = f"00-{trace}-{span}-01"
+    return json.dumps(kept, separators=(",", ":"))
