@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,29 @@ from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.memory import MemoryDatabase
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.ports import EventRow
+from sagas.participants.seed import seed
+from sagas.resources import open_pool, resources
+from tests.crash.scenarios import CATALOGUE
 from tests.histories.flows import World, sagas, verdict
+from tests.histories.ready import RUNS
+from tests.servers import fast_server
 
 HERE = Path(__file__).parent
 SIGNALLED = ("signal", "flow")
 
 
-async def recorded(saga: Saga[Any, Any]) -> dict[str, Any]:
+async def recorded(
+    saga: Saga[Any, Any], input: object, resources: Mapping[type, object]
+) -> dict[str, Any]:
     """One run of *saga* by the real engine, over the memory store."""
     store = MemoryDatabase().store()
     codec, telemetry = JsonCodec(), SilentTelemetry()
-    worker = Worker(store, codec, telemetry, [saga], {World: World()})
+    worker = Worker(store, codec, telemetry, [saga], resources)
     service = Orchestrator(store, codec, telemetry, [saga])
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
     try:
-        handle = await service.start(saga, 0)
+        handle = await service.start(saga, input)
         if saga.name in SIGNALLED:
             await handle.signal(verdict, 41, actor="ann")
         status = await service.wait(handle.saga_id, 30)
@@ -53,12 +61,28 @@ def _written(row: EventRow) -> dict[str, Any]:
 
 async def main(names: list[str]) -> None:
     for name, saga in sagas().items():
-        path = HERE / f"{name}.json"
-        if name in names or (not names and not path.exists()):
-            found = await recorded(saga)
-            assert Status(found["status"]) is not Status.RUNNING
-            path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-            print(name, found["status"], len(found["events"]))
+        if _wanted(name, names):
+            _keep(name, await recorded(saga, 0, {World: World()}))
+    if not any(_wanted(name, names) for name in RUNS):
+        return
+    # Participants are real: they keep their books in a database of their own.
+    with fast_server() as server:
+        dsn = server.dsn("postgres")
+        async with resources(dsn) as participants, open_pool(dsn) as pool:
+            await seed(pool, CATALOGUE)
+            for name, (saga, input) in RUNS.items():
+                if _wanted(name, names):
+                    _keep(name, await recorded(saga, input, participants))
+
+
+def _wanted(name: str, names: list[str]) -> bool:
+    return name in names or (not names and not (HERE / f"{name}.json").exists())
+
+
+def _keep(name: str, found: dict[str, Any]) -> None:
+    assert Status(found["status"]) is not Status.RUNNING
+    (HERE / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    print(name, found["status"], len(found["events"]))
 
 
 if __name__ == "__main__":

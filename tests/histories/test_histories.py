@@ -28,11 +28,13 @@ from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import SagaState, evolve, fold
 from orchestrator.ports import EventRow
 from orchestrator.runtime.flows import LiveFlow
+from sagas import SAGAS as READY
 from tests.histories.flows import sagas
+from tests.histories.ready import RUNS
 
 HERE = Path(__file__).parent
 RECORDED = sorted(HERE.glob("*.json"))
-SAGAS = sagas()
+SAGAS = sagas() | {name: saga for name, (saga, _) in RUNS.items()}
 CODEC = JsonCodec()
 
 OUTCOMES: dict[type[Any], tuple[type[Event], ...]] = {
@@ -68,8 +70,9 @@ def history(path: Path) -> tuple[dict[str, Any], list[tuple[Event, datetime]]]:
     return found, events
 
 
-def test_every_primitive_has_a_recorded_history() -> None:
+def test_every_primitive_and_every_ready_saga_has_a_recorded_history() -> None:
     assert {path.stem for path in RECORDED} == set(SAGAS)
+    assert {saga.name for saga in READY} <= {saga.name for saga, _ in RUNS.values()}
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
@@ -92,7 +95,7 @@ def test_it_folds_to_where_it_ended(path: Path) -> None:
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 def test_the_present_rules_would_go_the_same_way(path: Path) -> None:
     found, events = history(path)
-    saga = SAGAS[found["saga"]]
+    saga = SAGAS[path.stem]
     state = SagaState(found["events"][0]["saga_id"])
     flows: dict[str, LiveFlow] = {}
     for event, at in events:
