@@ -124,7 +124,7 @@ def _child(name: str, *fails: Exception) -> Saga[int, int]:
 
 
 def _bodies() -> Mapping[str, Any]:
-    quick = {"initial": 0, "jitter": False}
+    quick: dict[str, Any] = {"initial": 0, "jitter": False}
     return {
         "step": act("a") >> act("b"),
         "step-undone": act("a") >> act("b") >> act("c", NO),

@@ -70,9 +70,9 @@ async def main(names: list[str]) -> None:
         dsn = server.dsn("postgres")
         async with resources(dsn) as participants, open_pool(dsn) as pool:
             await seed(pool, CATALOGUE)
-            for name, (saga, input) in RUNS.items():
+            for name, (saga, value) in RUNS.items():
                 if _wanted(name, names):
-                    _keep(name, await recorded(saga, input, participants))
+                    _keep(name, await recorded(saga, value, participants))
 
 
 def _wanted(name: str, names: list[str]) -> bool:
