@@ -18,6 +18,7 @@ OrchestratorError
 ├── StepError                    a part that a @flow asked for failed; raised inside of the flow
 └── UnavailableError             a database or broker cannot be reached or used
     ├── UnknownOutcomeError      a commit was sent and its answer was lost
+    ├── BusyError                the database is there, but full, locked or overloaded
     ├── SchemaError              the database is not migrated, or newer than this code
     └── PublishError             the broker refused; the event table keeps the record
 
@@ -141,6 +142,10 @@ class UnavailableError(OrchestratorError):
 
 class UnknownOutcomeError(UnavailableError):
     """A commit was sent and its answer was lost."""
+
+
+class BusyError(UnavailableError):
+    """The database is there, but full, locked or overloaded; nothing was written."""
 
 
 class SchemaError(UnavailableError):

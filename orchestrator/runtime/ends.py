@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator.domain.events import Status
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import UnavailableError
 from orchestrator.ports import ENDS, Store
+from orchestrator.runtime.recorder import one_each
+
+_PATIENCE = 5.0
 
 
 class Ends:
@@ -51,21 +54,24 @@ class Ends:
                             future.set_result(status)
                 pause = self._poll if ended else min(pause * 1.5, self._slowest)
                 await _either(self._hint, pause)
-        except OrchestratorError as error:
+        except Exception as error:  # noqa: BLE001 - handed to everybody who waits
             self._fail(error)
         finally:
             unlisten()
             self._watcher = None
 
-    def _fail(self, error: OrchestratorError) -> None:
-        for futures in self._waiting.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(type(error)(str(error)))
+    def _fail(self, error: Exception) -> None:
+        waiting = [future for futures in self._waiting.values() for future in futures]
+        waiting = [future for future in waiting if not future.done()]
+        for future, own in zip(waiting, one_each(error, len(waiting)), strict=True):
+            future.set_exception(own)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Look no more. Who still waits gets an UnavailableError."""
         if self._watcher is not None:
             self._watcher.cancel()
+            await asyncio.wait({self._watcher}, timeout=_PATIENCE)
+        self._fail(UnavailableError("this orchestrator was closed; what was started goes on"))
 
 
 async def _either(hint: asyncio.Event, seconds: float) -> None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import random
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from orchestrator.errors import OwnershipLostError, UnavailableError, UnknownOutcomeError
+from orchestrator.errors import (
+    BusyError,
+    OwnershipLostError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
 from orchestrator.ports import Append, EventStore, Telemetry
+from orchestrator.runtime.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +81,7 @@ class GroupCommit(Generic[Item, Answer]):
             # None are left, unless this very task was cancelled.
             left, self._waiting = self._waiting, []
             never = UnavailableError("the process is ending; nothing was sent")
-            _answer(left, _one_each(never, len(left)))
+            _answer(left, one_each(never, len(left)))
 
     def _next_batch(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
         batch: list[tuple[Item, asyncio.Future[Answer]]] = []
@@ -102,10 +109,10 @@ class GroupCommit(Generic[Item, Answer]):
         try:
             answers = await self._commit([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - handed to everybody who waits for it
-            answers = _one_each(error, len(batch))
+            answers = one_each(error, len(batch))
         except BaseException:
             unknown = UnknownOutcomeError("the process is ending; nobody waited for the commit")
-            _answer(batch, _one_each(unknown, len(batch)))
+            _answer(batch, one_each(unknown, len(batch)))
             raise
         _answer(batch, answers)
 
@@ -128,7 +135,7 @@ def _answer(
             waiting.set_result(answer)
 
 
-def _one_each(error: Exception, count: int) -> list[Exception]:
+def one_each(error: Exception, count: int) -> list[Exception]:
     """One traceback shared by hundreds of waiters would grow with each of them."""
     try:
         copies = [copy.copy(error) for _ in range(count)]
@@ -140,7 +147,12 @@ def _one_each(error: Exception, count: int) -> list[Exception]:
 
 
 class Recorder:
-    """Appends events in groups. Each append comes back durable, fenced, or unknown."""
+    """Appends events in groups. Each append comes back durable, fenced, or unknown.
+
+    One that the database is too busy for is handed in again while *may_act* says so: what the
+    steps did need not be done again for that, and owner, epoch and head still guard it. (Where the
+    database is away altogether it is not: then steps fail too, for no reason of their own.)
+    """
 
     def __init__(
         self,
@@ -148,8 +160,12 @@ class Recorder:
         telemetry: Telemetry,
         limit: int = 100,
         limit_bytes: int = BATCH_BYTES,
+        may_act: Callable[[], bool] = lambda: False,
+        outage: Outage | None = None,
     ) -> None:
         self._events = events
+        self._may_act = may_act
+        self._outage = outage or Outage()
         self._group: GroupCommit[Append, int] = GroupCommit(
             "append", self._commit, _measured, telemetry, limit=limit, limit_bytes=limit_bytes
         )
@@ -160,7 +176,19 @@ class Recorder:
         Raises OwnershipLostError when it was refused, UnknownOutcomeError when nobody knows,
         UnavailableError when certainly nothing was written.
         """
-        return await self._group.submit(append)
+        wait = 0.05
+        while True:
+            try:
+                sequence = await self._group.submit(append)
+            except BusyError as error:
+                if not self._may_act():
+                    raise
+                self._outage.failed(f"worker {append.owner}", "write events", error)
+            else:
+                self._outage.succeeded(f"worker {append.owner}", "write events")
+                return sequence
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(wait * 2, 2.0)
 
     async def close(self) -> None:
         await self._group.close()

@@ -14,7 +14,16 @@ from typing import Self, TypeVar
 
 from orchestrator.domain.policies import Backoff
 from orchestrator.errors import InvalidInputError, PublishError, UnavailableError
-from orchestrator.ports import Cursor, Feed, FeedEvent, FeedPage, Hints, Publisher, Telemetry
+from orchestrator.ports import (
+    EVENTS,
+    Cursor,
+    Feed,
+    FeedEvent,
+    FeedPage,
+    Hints,
+    Publisher,
+    Telemetry,
+)
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +110,7 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until *stop* is set; then finish the page in hand and give the lease up."""
         self._stop = stop
-        unlisten = self._hints.listen("events", self._news.set)
+        unlisten = self._hints.listen(EVENTS, self._news.set)
         try:
             while not stop.is_set():
                 try:

@@ -29,6 +29,7 @@ from orchestrator.errors import (
     SagaFailedError,
     TamperedHistoryError,
     TooLateError,
+    UnavailableError,
     UnrecordableError,
 )
 from orchestrator.ports import (
@@ -165,7 +166,7 @@ class Orchestrator:
         self.telemetry = telemetry
         self.sagas: dict[Definition, Saga[Any, Any]] = definitions(sagas)
         self._starts: GroupCommit[StartRequest, str] = GroupCommit(
-            "start", self._commit_starts, telemetry, limit=500
+            "start", self._commit_starts, _measured, telemetry, limit=500
         )
         self._ends = Ends(store)
 
@@ -198,10 +199,17 @@ class Orchestrator:
     async def start_many(
         self, saga: Saga[In, Out], orders: Sequence[Order[In]]
     ) -> list[Handle[Out]]:
-        """Begin one instance for each order, all or none of a refused batch being stored."""
+        """Begin one instance for each order.
+
+        Nothing is stored when an order is not valid. Otherwise each stands for itself: the first
+        error is raised once all are answered, and does not take the others back.
+        """
         requests = [self.request(saga, o.input, key=o.key, context=o.context) for o in orders]
-        ids = await asyncio.gather(*map(self._starts.submit, requests))
-        return [Handle(self, saga_id, saga) for saga_id in ids]
+        answers = await asyncio.gather(*map(self._starts.submit, requests), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [Handle(self, str(saga_id), saga) for saga_id in answers]
 
     def request(
         self,
@@ -242,12 +250,26 @@ class Orchestrator:
             raise InvalidInputError(f"input of saga {saga.name!r}: {error}") from error
 
     async def _commit_starts(self, batch: Sequence[StartRequest]) -> Sequence[str | Exception]:
-        answers = await self.store.requests.start(batch)
+        try:
+            answers = await self.store.requests.start(batch)
+        except InvalidInputError as error:
+            # Nothing was stored; one bad value must not take its neighbours down with it.
+            if len(batch) == 1:
+                return [error]
+            half = len(batch) // 2
+            return [*await self._commit_part(batch[:half]), *await self._commit_part(batch[half:])]
         self.store.hints.poke(DUE)
         return [
             _started_or_error(request, answer)
             for request, answer in zip(batch, answers, strict=True)
         ]
+
+    async def _commit_part(self, batch: Sequence[StartRequest]) -> Sequence[str | Exception]:
+        try:
+            return await self._commit_starts(batch)
+        except UnavailableError as error:
+            # Of this part; what became of the others stands.
+            return [type(error)(str(error)) for _ in batch]
 
     # ------------------------------------------------------------------ looking
 
@@ -312,6 +334,8 @@ class Orchestrator:
 
     async def wait(self, saga_id: str, within: float | None = None) -> Status:
         """Wait until the instance has ended or is stuck. TimeoutError after *within* seconds."""
+        if not _is_id(saga_id):
+            saga_id = (await self.get(saga_id)).saga_id
         return await self._ends.wait(saga_id, within)
 
     async def result_of(
@@ -474,9 +498,13 @@ class Orchestrator:
                     f"saga {instance.saga_id}: event {row.version} ({row.type}) does not match "
                     "its hash; it, or one before it, was changed after it was written"
                 )
-        if len(rows) != instance.head:
+        head = instance.head
+        if len(rows) > head:
+            # What was appended after the row was read is in the row by now.
+            head = min((await self.get(instance.saga_id)).head, len(rows))
+        if len(rows) != head:
             raise TamperedHistoryError(
-                f"saga {instance.saga_id}: the log ends at {len(rows)}, its row says {instance.head}"
+                f"saga {instance.saga_id}: the log ends at {len(rows)}, its row says {head}"
             )
         return len(rows)
 
@@ -486,19 +514,12 @@ class Orchestrator:
         after: str | None = None
         while page := await self.store.reads.ids(after, 500):
             for saga_id in page:
-                events += await self._verify_listed(saga_id)
+                events += await self.verify(saga_id)
                 sagas += 1
             after = page[-1]
             if progress is not None:
                 progress(sagas)
         return sagas, events
-
-    async def _verify_listed(self, saga_id: str) -> int:
-        try:
-            return await self.verify(saga_id)
-        except TamperedHistoryError:
-            # An append between reading the row and reading the log looks like a longer log.
-            return await self.verify(saga_id)
 
     async def replay(self, saga_id: str) -> Replay:
         """Fold the history again, without any effect, and compare with the row."""
@@ -511,9 +532,13 @@ class Orchestrator:
         return Replay(instance.saga_id, state.version, folded, stored, agrees)
 
     async def close(self) -> None:
-        """Wait for starts under way; wake nobody any more."""
+        """Wait for starts under way; who still waits for an end gets an UnavailableError."""
         await self._starts.close()
-        self._ends.close()
+        await self._ends.close()
+
+
+def _measured(request: StartRequest) -> tuple[str, int]:
+    return request.saga_id, len(request.input)
 
 
 def _started(request: StartRequest, answer: StartAnswer) -> str:

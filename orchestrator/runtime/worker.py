@@ -20,11 +20,15 @@ from orchestrator.errors import InvalidInputError, OwnershipLostError, Unavailab
 from orchestrator.ports import DUE, Claim, Codec, Store, Telemetry
 from orchestrator.runtime.engine import Engine, definitions
 from orchestrator.runtime.executor import Executor
+from orchestrator.runtime.outage import Outage
 from orchestrator.runtime.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
 EXIT_BLOCKED = 70
+
+_LAST_WORDS = 1.0
+"""How long what was told to end, or is about to, is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,14 @@ class Worker:
         self._resources = resources
         self._settings = settings or WorkerSettings()
         self._label = label or f"{os.uname().nodename}:{os.getpid()}"
+        self._outage = Outage()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set. A lost lease or database ends a shift, never the worker."""
         wait = 0.1
         while not stop.is_set():
             shift = _Shift(self._store, self._codec, self._telemetry, self._sagas,
-                           self._resources, self._settings, self._label)  # fmt: skip
+                           self._resources, self._settings, self._label, self._outage)  # fmt: skip
             try:
                 await shift.work(stop)
                 if not stop.is_set():
@@ -98,7 +103,7 @@ class Worker:
                 self._telemetry.count("lost_leases")
                 wait = 0.1
             except UnavailableError as error:
-                log.warning("worker waits for the database: %s", error)
+                self._outage.failed(f"worker {shift.id}", "join the fleet", error)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1.0))
                 wait = min(wait * 2, 2.0)
@@ -116,16 +121,18 @@ class _Shift:
         resources: Mapping[type, object],
         settings: WorkerSettings,
         label: str,
+        outage: Outage,
     ) -> None:
         self.id = str(uuid.uuid4())
         self._store = store
         self._telemetry = telemetry
         self._settings = settings
         self._label = label
+        self._outage = outage
         self._definitions = list(sagas)
         self._deadline = 0.0
         self._ticks = 0
-        self._recorder = Recorder(store.events, telemetry)
+        self._recorder = Recorder(store.events, telemetry, may_act=self._may_act, outage=outage)
         step_timeout = timedelta(seconds=settings.step_timeout)
         self._executor = Executor(codec, store, resources, telemetry, step_timeout)
         self._engine = Engine(
@@ -136,12 +143,13 @@ class _Shift:
             telemetry,
             sagas,
             owner=self.id,
-            may_act=lambda: time.monotonic() < self._deadline,
+            may_act=self._may_act,
             park_after=timedelta(seconds=settings.park_after),
             claim_limit=settings.claim_limit,
         )
         self._carried: dict[str, asyncio.Task[None]] = {}
-        self._strays: set[str] = set()
+        self._claiming: float | None = None
+        self._strays: dict[tuple[str, int], float] = {}
         self._free = asyncio.Event()
         self._due = asyncio.Event()
 
@@ -151,15 +159,21 @@ class _Shift:
         began = time.monotonic()
         await self._store.fleet.join(self.id, self._label, ttl)
         self._deadline = began + settings.ttl - settings.margin
-        log.info("worker %s (%s) works", self.id, self._label)
+        self._outage.succeeded(self._name, "join the fleet")
+        log.info("%s (%s) works", self._name, self._label)
         unlisten = self._store.hints.listen(DUE, self._due.set)
         over = threading.Event()
         if settings.watchdog:
             threading.Thread(target=self._guard, args=(over,), daemon=True, name="watchdog").start()
         helpers = [
             asyncio.create_task(self._renew(ttl), name="renew"),
-            asyncio.create_task(self._every(settings.watch_every, self._watch), name="watch"),
-            asyncio.create_task(self._every(settings.watch_every, self._follow), name="follow"),
+            asyncio.create_task(
+                self._every(settings.watch_every, "look after others", self._watch), name="watch"
+            ),
+            asyncio.create_task(
+                self._every(settings.watch_every, "look at what it owns", self._follow),
+                name="follow",
+            ),
             asyncio.create_task(self._sweep(), name="sweep"),
         ]
         claims = asyncio.create_task(self._claim(stop), name="claim")
@@ -175,51 +189,82 @@ class _Shift:
             await _end([claims, *helpers, *self._carried.values()])
             await self._leave()
 
+    @property
+    def _name(self) -> str:
+        return f"worker {self.id}"
+
+    def _may_act(self) -> bool:
+        return time.monotonic() < self._deadline
+
     # ------------------------------------------------------------------ claiming and carrying
 
     async def _claim(self, stop: asyncio.Event) -> None:
         """Keep the slots filled, never claiming more than are free."""
-        settings = self._settings
-        full = False
+        settings, now = self._settings, time.monotonic
+        patience, few = 0.0, 1
         while not stop.is_set() and len(self._executor.abandoned) <= settings.abandoned_limit:
             free = settings.slots - len(self._carried)
-            if free < (max(settings.slots // 8, 1) if full else 1):
+            # After a full claim a few more are worth waiting for, but not for long.
+            if free < (few if now() < patience else 1):
                 self._free.clear()
-                await _first(self._free, stop, 1.0)
+                await _first(self._free, stop, settings.poll_every if free else 1.0)
                 continue
             self._due.clear()
             claims = await self._try_claim(free)
             for claim in claims:
                 self._take(claim)
-            full = len(claims) == free
-            if not full:
+            if len(claims) == free:
+                patience = now() + settings.poll_every
+                few = max(min(len(claims), settings.slots // 8), 1)
+            else:
+                patience = 0.0
                 await _first(self._due, stop, settings.poll_every)
 
     async def _try_claim(self, free: int) -> list[Claim]:
+        self._claiming = time.monotonic()
         try:
             claims = await self._store.queue.claim(self.id, free, self._definitions)
         except UnavailableError as error:
-            log.warning("worker %s cannot claim: %s", self.id, error)
+            self._outage.failed(self._name, "claim", error)
+            self._claiming = None
             await asyncio.sleep(random.uniform(0.2, 0.5))
             return []
+        # From here to the taking of the claims nothing is awaited.
+        self._claiming = None
+        self._outage.succeeded(self._name, "claim")
         random.shuffle(self._definitions)
         self._telemetry.count("claims", len(claims))
         return claims
 
     def _take(self, claim: Claim) -> None:
-        task = asyncio.create_task(self._carry(claim))
+        before = self._carried.get(claim.saga_id)
+        task = asyncio.create_task(
+            self._carry(claim) if before is None else self._carry_after(before, claim)
+        )
         self._carried[claim.saga_id] = task
 
         def done(_: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()):
+                log.error("saga %s was dropped", claim.saga_id, exc_info=error)
             if self._carried.get(claim.saga_id) is task:
                 del self._carried[claim.saga_id]
             self._free.set()
 
         task.add_done_callback(done)
 
+    async def _carry_after(self, before: asyncio.Task[None], claim: Claim) -> None:
+        """Carry an instance that was in hand here under an older epoch: one task at a time."""
+        try:
+            await asyncio.wait({before}, timeout=_LAST_WORDS)
+        finally:
+            before.cancel()
+        await asyncio.wait({before})
+        await self._carry(claim)
+
     async def _carry(self, claim: Claim) -> None:
         """Advance one instance; after a refused or unknown append, take it again and go on."""
         mine: Claim | None = claim
+        wait = 0.0
         while mine is not None:
             try:
                 await self._engine.advance(mine)
@@ -227,6 +272,9 @@ class _Shift:
                 self._telemetry.count("refused_appends")
             except UnavailableError as error:
                 log.info("saga %s is taken again: %s", claim.saga_id, error)
+                # Each time counts as a claim without progress, and only so many are granted.
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                wait = min(max(wait * 2, 0.1), 5.0)
             except Exception:
                 log.exception("saga %s cannot be carried on; it is given back", claim.saga_id)
                 await self._give_back(mine)
@@ -237,7 +285,7 @@ class _Shift:
 
     async def _reclaim(self, claim: Claim) -> Claim | None:
         wait = 0.1
-        while time.monotonic() < self._deadline:
+        while self._may_act():
             try:
                 return await self._store.queue.reclaim(self.id, claim.saga_id, claim.epoch)
             except UnavailableError as error:
@@ -249,7 +297,7 @@ class _Shift:
 
     async def _give_back(self, claim: Claim) -> None:
         """Release an instance that our own code failed on; it is counted and comes back later."""
-        delay = timedelta(seconds=min(0.1 * 2**claim.claims, 60.0))
+        delay = timedelta(seconds=min(0.1 * 2 ** min(claim.claims, 10), 60.0))
         try:
             await self._store.queue.release(self.id, [claim.saga_id], delay)
         except UnavailableError as error:
@@ -268,8 +316,9 @@ class _Shift:
             except UnavailableError as error:
                 if time.monotonic() >= self._deadline:
                     raise OwnershipLostError(f"the lease ran out: {error}") from error
-                log.warning("worker %s cannot renew its lease: %s", self.id, error)
+                self._outage.failed(self._name, "renew its lease", error)
                 continue
+            self._outage.succeeded(self._name, "renew its lease")
             if not alive:
                 raise OwnershipLostError("it was retired by another worker")
             self._deadline = began + settings.ttl - settings.margin
@@ -285,34 +334,45 @@ class _Shift:
 
     async def _follow(self) -> None:
         """Hear of inbox news, and give back what the database thinks is ours but is not here."""
-        unknown: set[str] = set()
+        now = time.monotonic()
+        strays: dict[tuple[str, int], float] = {}
         for owned in await self._store.queue.owned(self.id):
             if owned.saga_id in self._carried:
                 self._engine.tell_inbox(owned.saga_id, owned.inbox_seq)
             else:
-                unknown.add(owned.saga_id)
-        # A claim whose answer is on its way looks like one whose answer was lost: look twice.
-        lost = unknown & self._strays
-        self._strays = unknown - lost
+                claim = owned.saga_id, owned.epoch
+                strays[claim] = self._strays.get(claim, now)
+        # What was missed once may have been given up since; what is missed again under the same
+        # epoch is lost, unless a claim that was sent before has not been answered yet.
+        before = now if self._claiming is None else self._claiming
+        lost = [claim for claim, missed in strays.items() if missed < before]
+        self._strays = strays
         if lost:
-            log.warning("worker %s gives back %d sagas it never heard of", self.id, len(lost))
-            await self._store.queue.release(self.id, sorted(lost))
+            log.warning("%s gives back %d sagas it never heard of", self._name, len(lost))
+            await self._store.queue.release(self.id, sorted(saga_id for saga_id, _ in lost))
 
     async def _sweep(self) -> None:
         while True:
             self._ticks += 1
             await asyncio.sleep(0.1)
+            if time.monotonic() >= self._deadline:
+                # Nobody waits for the database here: a renewal that hangs says nothing.
+                raise OwnershipLostError("the lease ran out")
             self._engine.announce_overdue(
                 asyncio.get_running_loop().time() - self._settings.announce_after
             )
 
-    async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+    async def _every(
+        self, seconds: float, activity: str, act: Callable[[], Awaitable[None]]
+    ) -> None:
         while True:
             await asyncio.sleep(seconds)
             try:
                 await act()
             except UnavailableError as error:
-                log.warning("worker %s: %s", self.id, error)
+                self._outage.failed(self._name, activity, error)
+            else:
+                self._outage.succeeded(self._name, activity)
 
     def _guard(self, over: threading.Event) -> None:
         """End a process whose event loop is blocked past the lease: it can stop nothing itself."""
@@ -336,12 +396,17 @@ class _Shift:
             return
         lost = asyncio.ensure_future(asyncio.wait(helpers, return_when=asyncio.FIRST_COMPLETED))
         settled = asyncio.ensure_future(asyncio.wait(carried))
-        await asyncio.wait(
-            {lost, settled}, timeout=self._settings.grace, return_when=asyncio.FIRST_COMPLETED
-        )
-        await _end([lost, settled])
+        try:
+            await asyncio.wait(
+                {lost, settled}, timeout=self._settings.grace, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            await _end([lost, settled])
 
     async def _leave(self) -> None:
+        # What runs on after others have its instance would overlap with them.
+        if left := set(self._executor.abandoned):
+            await asyncio.wait(left, timeout=_LAST_WORDS)
         await self._recorder.close()
         try:
             await self._store.fleet.leave(self.id)
@@ -354,8 +419,10 @@ async def _first(one: asyncio.Event, other: asyncio.Event, seconds: float) -> No
     if one.is_set() or other.is_set():
         return
     waits = {asyncio.ensure_future(event.wait()) for event in (one, other)}
-    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    await _end(list(waits))
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end(list(waits))
 
 
 async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InvalidInputError, PublishError, UnavailableError
-from orchestrator.ports import Cursor, FeedEvent, FeedPage
+from orchestrator.ports import EVENTS, Cursor, FeedEvent, FeedPage
 from orchestrator.runtime.relay import Relay, RelaySettings
 from tests.feed_events import feed_event
 
@@ -147,12 +147,12 @@ class Bell:
         self.wakes: list[Callable[[], None]] = []
 
     def poke(self, channel: str) -> None:
-        assert channel == "events"
+        assert channel == EVENTS
         for wake in self.wakes:
             wake()
 
     def listen(self, channel: str, wake: Callable[[], None]) -> Callable[[], None]:
-        assert channel == "events"
+        assert channel == EVENTS
         self.wakes.append(wake)
         return lambda: self.wakes.remove(wake)
 
@@ -250,7 +250,7 @@ async def test_a_hint_wakes_an_idle_relay_at_once() -> None:
     async with relay(log, broker, slow, bell=bell):
         await until(all_published(log))
         log.events.append(feed_event("a", 2, position=100))
-        bell.poke("events")
+        bell.poke(EVENTS)
         await until(all_published(log))
 
     assert broker.versions("a") == [1, 2]

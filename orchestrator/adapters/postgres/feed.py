@@ -15,12 +15,16 @@ from orchestrator.adapters.postgres.statements import sql
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import Cursor, EventRow, FeedEvent, FeedPage
 
+PAGE_BYTES = 8 * 1024 * 1024
+"""A page ends with the event that goes over this."""
+
 
 class PostgresFeed:
-    """orchestrator.ports.Feed."""
+    """orchestrator.ports.Feed. A page has at most *page_bytes* of payload, or one event."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, page_bytes: int = PAGE_BYTES) -> None:
         self._database = database
+        self._page_bytes = page_bytes
         self._settled = 0
 
     async def acquire(self, relay: str, owner: str, ttl: timedelta) -> Cursor | None:
@@ -34,13 +38,17 @@ class PostgresFeed:
                 await self._settle(after)
             if self._settled <= after:
                 return FeedPage((), after)
-            rows = await self._database.fetch(sql("read_feed"), after, self._settled, limit)
+            settled = self._settled
+            rows = await self._database.fetch(
+                sql("read_feed"), after, settled, limit, self._page_bytes
+            )
         except UnavailableError:
             # After a failover the positions may have gone back: what was settled is so no more.
             self._settled = 0
             raise
         events = tuple(_event(row) for row in rows)
-        return FeedPage(events, events[-1].row.position if len(rows) == limit else self._settled)
+        cut = len(rows) == limit or (rows and rows[-1]["total"] >= self._page_bytes)
+        return FeedPage(events, events[-1].row.position if cut else settled)
 
     async def checkpoint(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
         return bool(
@@ -58,8 +66,14 @@ class PostgresFeed:
 
     async def _settle(self, after: int) -> None:
         """Find out up to where everything is there. The gate is left alone when nothing is new."""
-        last = await self._database.fetch(sql("read_position"))
-        if last[0]["high"] <= after:
+        [last] = await self._database.fetch(sql("read_position"))
+        if last["high"] < after:
+            # What is written from now on would get positions that were read already.
+            raise UnavailableError(
+                f"{self._database.where}: the log ends at {last['high']}, before {after}; an "
+                "older state of the database was brought back"
+            )
+        if last["high"] == after:
             return
         patience = f"{int(self._database.settings.gate_timeout * 1000)}ms"
         rows = await self._database.fetch_unless_locked(sql("settle_feed"), patience)
@@ -70,7 +84,7 @@ class PostgresFeed:
 def _event(row: Record) -> FeedEvent:
     (
         saga_id, version, type_, node, attempt, epoch, data, meta, recorded_at, hash_, position,
-        name, saga_version, correlation_id,
+        name, saga_version, correlation_id, _,
     ) = row  # fmt: skip
     return FeedEvent(
         EventRow(

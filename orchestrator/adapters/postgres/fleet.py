@@ -27,6 +27,7 @@ PRESENCE_GONE = "its connection is gone"
 
 _MISSED_FOR = 0.4
 _PARTITIONS_EVERY = 12 * 3600.0
+_PARTITIONS_AGAIN = 600.0
 
 
 @dataclass(slots=True)
@@ -53,12 +54,12 @@ class PostgresFleet:
 
     async def join(self, worker_id: str, label: str, ttl: timedelta) -> None:
         """As the port says; makes the coming months' partitions of the log, too."""
-        await self._ensure_partitions()
         member = self._member(worker_id)
         try:
             async with member.session.use() as connection:
                 await connection.fetch(sql("join_fleet"), worker_id, label, ttl, member.presence)
-        except UnavailableError:
+            await self._ensure_partitions()
+        except BaseException:
             await member.session.close()
             raise
         self._members[worker_id] = member
@@ -110,7 +111,7 @@ class PostgresFleet:
 
     async def close(self) -> None:
         """End all sessions: whoever did not leave is found gone."""
-        for member in self._members.values():
+        for member in tuple(self._members.values()):
             await member.session.close()
         await self._watch.close()
 
@@ -129,9 +130,14 @@ class PostgresFleet:
         return member
 
     async def _ensure_partitions(self) -> None:
+        """Months are made long before they begin: one that cannot be made now must stop nobody."""
         self._partitions_at = time.monotonic() + _PARTITIONS_EVERY
-        async with self._watch.use() as connection:
-            await ensure_partitions(connection)
+        try:
+            async with self._watch.use() as connection:
+                await ensure_partitions(connection)
+        except UnavailableError as error:
+            self._partitions_at = time.monotonic() + _PARTITIONS_AGAIN
+            log.warning("partitions of the coming months are not made yet: %s", error)
 
 
 async def _retire(

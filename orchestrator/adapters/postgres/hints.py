@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 _NOTIFY = "SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel"
 _HEARTBEAT = 5.0
 _RETRY = 0.5
+_SAY_EVERY = 30.0
 
 
 class PostgresHints:
@@ -32,6 +33,8 @@ class PostgresHints:
         self._pending: set[str] = set()
         self._work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._say_at = 0.0
+        self._said = False
 
     def poke(self, channel: str) -> None:
         self._wake(channel)
@@ -77,18 +80,33 @@ class PostgresHints:
                 finally:
                     connection.terminate()
             except (*TROUBLE, UnavailableError) as error:
-                log.warning("no hints for a moment: %s", reason(error))
+                self._say(reason(error))
             self._pending.clear()
             self._heard.clear()
             await asyncio.sleep(_RETRY)
 
+    def _say(self, why: str) -> None:
+        """Once, and every half minute: a database that is away is asked twice a second."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._say_at:
+            self._say_at, self._said = now + _SAY_EVERY, True
+            log.warning("no hints for now, polling goes on: %s", why)
+        else:
+            log.debug("still no hints: %s", why)
+
     async def _serve(self, connection: Connection) -> None:
         """Listen and notify until the connection fails."""
+        connection.add_termination_listener(self._lost)
         await self._listen(connection)
+        if self._said:
+            self._said = False
+            log.warning("there are hints again")
         for channel in list(self._wakes):
             self._wake(channel)
         while True:
             self._work.clear()
+            if connection.is_closed():
+                raise UnavailableError("the connection was lost")
             await self._listen(connection)
             if self._pending:
                 pending, self._pending = self._pending, set()
@@ -97,6 +115,10 @@ class PostgresHints:
             elif not await _happens(self._work, _HEARTBEAT):
                 # A half-open connection would stay silent for ever.
                 await connection.execute("SELECT 1")
+
+    def _lost(self, _: object) -> None:
+        """Who only listens would notice at the next heartbeat."""
+        self._work.set()
 
     async def _listen(self, connection: Connection) -> None:
         for channel in set(self._wakes) - self._heard:
@@ -112,10 +134,16 @@ class PostgresHints:
 
 
 async def _happens(event: asyncio.Event, within: float) -> bool:
-    timer = asyncio.get_running_loop().call_later(within, event.set)
+    rung = False
+
+    def ring() -> None:
+        nonlocal rung
+        rung = True
+        event.set()
+
+    timer = asyncio.get_running_loop().call_later(within, ring)
     try:
-        began = asyncio.get_running_loop().time()
         await event.wait()
-        return asyncio.get_running_loop().time() - began < within
     finally:
         timer.cancel()
+    return not rung

@@ -44,8 +44,13 @@ class Session:
         """The connection, opened when there is none; errors come out in our words."""
         async with self._turn:
             connection = await self._open()
-            with self._database.translated():
-                yield connection
+            try:
+                with self._database.translated():
+                    yield connection
+            finally:
+                if not connection.is_closed() and connection.is_in_transaction():
+                    # A rollback that failed too: the next user's work would never be committed.
+                    connection.terminate()
 
     async def close(self) -> None:
         """Let the connection go, within a moment."""
@@ -60,14 +65,14 @@ class Session:
                 self._connection.terminate()
 
     async def _open(self) -> Connection:
-        if self._closed:
-            raise UnavailableError(f"the {self._purpose} session is closed")
+        self._check_open()
         if self._connection is None or self._connection.is_closed():
             connection = await self._database.connect(self._purpose)
             try:
                 if self._prepare is not None:
                     with self._database.translated():
                         await self._prepare(connection)
+                self._check_open()
             except BaseException:
                 connection.terminate()
                 raise
@@ -75,6 +80,10 @@ class Session:
             if self._eager:
                 connection.add_termination_listener(self._lost)
         return self._connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UnavailableError(f"the {self._purpose} session is closed")
 
     def _lost(self, _: object) -> None:
         if not self._closed and (self._reopening is None or self._reopening.done()):

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.errors import InvalidInputError, SchemaError, UnavailableError
+from orchestrator.errors import BusyError, InvalidInputError, SchemaError, UnavailableError
 
 TROUBLE = (
     asyncpg.PostgresError,
@@ -22,6 +22,9 @@ TROUBLE = (
 _REFUSALS = frozenset(
     {"0A", "21", "22", "23", "25", "28", "40", "42", "44", "53", "54", "55", "P0"}
 )
+
+_BUSY = frozenset({"40", "53", "55"})
+"""Rolled back for want of something that others will give back: a lock, memory, the disk."""
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -69,6 +72,8 @@ def in_our_words(error: BaseException, place: str) -> Exception:
         return InvalidInputError(f"the database refused a value: {error}")
     if state[:2] == "28" or state == "3D000":
         return UnavailableError(f"{place} refused us: {error}; check SAGA_DATABASE_URL")
+    if state[:2] in _BUSY:
+        return BusyError(f"{place}: {reason(error)}")
     if state and not is_away(error):
         return UnavailableError(f"{place}: {reason(error)}")
     if isinstance(error, TimeoutError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import asyncpg
+import psycopg
+import pytest
 
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.ports import DUE, ENDS, Store
@@ -82,6 +85,38 @@ async def test_many_pokes_become_few_notifications(store: Store, any_dsn: str) -
     took = asyncio.get_running_loop().time() - began
     await listener.close()
     assert 1 <= len(heard) <= took / 0.005 + 2
+
+
+async def test_an_outage_is_said_once_and_its_end_once(
+    store: Store, side: Connection, any_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database refuses new connections for as long as several tries of ours take."""
+    caplog.set_level(logging.DEBUG, "orchestrator.adapters.postgres.hints")
+    name = await side.fetchval("SELECT current_database()")
+    woken = asyncio.Event()
+    async with open_store(any_dsn) as other:
+        other.hints.listen(DUE, woken.set)
+        await poked_until(store, DUE, woken)
+        await asyncio.to_thread(allow, any_dsn, name, allowed=False)
+        await side.execute(KILL)
+
+        async def tried() -> bool:
+            return caplog.text.count("still no hints") >= 4
+
+        await eventually(tried)
+        await asyncio.to_thread(allow, any_dsn, name, allowed=True)
+
+        await poked_until(store, DUE, woken)
+
+    said = [record.getMessage() for record in caplog.records]
+    assert 1 <= len([text for text in said if text.startswith("no hints")]) <= 2, "two stores"
+    assert "there are hints again" in said
+
+
+def allow(dsn: str, name: str, *, allowed: bool) -> None:
+    """Let nobody connect to a database any more, or everybody again."""
+    with psycopg.connect(dsn.rpartition("/")[0] + "/postgres", autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {str(allowed).lower()}')
 
 
 async def test_a_listener_hears_again_after_its_connection_was_lost(

@@ -151,7 +151,7 @@ async def test_the_feed_reads_by_position(any_dsn: str, given: Given, store: Sto
         )
 
     async def look(connection: Connection) -> str:
-        return await plan_of(connection, sql("read_feed"), 5000, 6000, 100)
+        return await plan_of(connection, sql("read_feed"), 5000, 6000, 100, 1 << 23)
 
     async with open_database(any_dsn) as database:
         plan = await database.with_connection(look)
