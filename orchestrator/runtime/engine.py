@@ -114,7 +114,8 @@ class Engine:
                 run.note(ev.SagaStuck("", "", why))
             await self._carry(run)
         finally:
-            self.running.pop(claim.saga_id, None)
+            if self.running.get(claim.saga_id) is run:
+                del self.running[claim.saga_id]
             for attempt in run.attempts.values():
                 attempt.drop()
             for flow in run.flows.values():
@@ -383,7 +384,12 @@ class Engine:
 
     async def _end(self, run: Running) -> None:
         """Record the end, or that a person is needed; a parent hears of an end."""
-        await self._journal.flush(run, due_at=None, keep=False)
+        try:
+            await self._journal.flush(run, due_at=None, keep=False)
+        except OwnershipLostError:
+            # Perhaps for a message only: what the steps did is not to be done again for that.
+            await self._journal.save_facts(run)
+            raise
         status = run.state.status
         if status in ENDED:
             parent = await self._kin.report_end(run.claim, status, run.head)

@@ -186,7 +186,7 @@ class Executor:
             value = self._codec.decode(command.input, command.takes)
             ctx = self._context(command.path, 1, command.outputs, subject)
             return Succeeded(self._codec.encode(command.call(value, ctx), command.gives))
-        except Exception as error:  # noqa: BLE001 - user code; its failure is an outcome
+        except BaseException as error:  # noqa: BLE001 - one that exits must not end the worker
             return Failed(failure_of(error, permanent=True))
 
     async def _attempt(self, command: Attemptable, subject: Subject, attempt: Attempt) -> Outcome:

@@ -47,7 +47,7 @@ class LiveFlow:
             request = self._feed(code, command)
         except StopIteration as end:
             return self._ended(command, end.value)
-        except Exception as error:  # noqa: BLE001 - user code; its failure is an outcome
+        except BaseException as error:  # noqa: BLE001 - user code; its failure is an outcome
             if len(self.nodes) < len(known):
                 return self._diverged(command, f"{type(error).__name__}: {error}")
             return Failed(_failure(error))
@@ -106,7 +106,7 @@ class LiveFlow:
         self._code, self._answered, self.nodes = None, 0, []
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: BaseException) -> Failure:
     """A failed part that the code let through keeps the failure that it had."""
     if isinstance(error, StepError) and isinstance(error.failure, Failure):
         return error.failure

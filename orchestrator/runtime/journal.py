@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis, link
-from orchestrator.domain.events import ENDED, Status
+from orchestrator.domain.events import ENDED, RIDES_ALONG, Status
 from orchestrator.ports import ENDS, EVENTS, Append, Claim, Codec, EventRow, Store, Telemetry
 from orchestrator.runtime.recorder import Recorder
 
@@ -71,6 +71,32 @@ class Journal:
             self._store.hints.poke(EVENTS)
         if status in ENDED or status is Status.STUCK:
             self._store.hints.poke(ENDS)
+
+    async def save_facts(self, run: Running) -> None:
+        """Write what came before the end that was refused; the owner keeps the instance.
+
+        Refused again where somebody else has it: owner, epoch and head guard this append too.
+        """
+        *facts, end = run.fresh
+        if not any(not isinstance(event, RIDES_ALONG) for event in facts):
+            return
+        run.fresh = facts
+        claim, undoing = run.claim, isinstance(end, ev.SagaCompensated)
+        await self._recorder.append(
+            Append(
+                claim.saga_id,
+                self._owner,
+                claim.epoch,
+                run.head,
+                self._rows(run),
+                Status.COMPENSATING if undoing else Status.RUNNING,
+                None,
+                self._owner,
+                run.inbox_read,
+                if_inbox=False,
+                pivoted=run.state.pivoted,
+            )
+        )
 
     def _rows(self, run: Running) -> tuple[EventRow, ...]:
         saga_id, epoch, meta = run.claim.saga_id, run.claim.epoch, run.meta

@@ -257,12 +257,12 @@ async def test_a_flow_is_ordinary_code() -> None:
         try:
             total = await f.run(two, total)
         except StepError as error:
-            assert error.permanent
+            world.do(f"permanent={error.permanent}")
         await f.sleep(0.01)
         return await f.run(three, total)
 
     assert await run(world, act("first") >> code >> act("last"), 0) == 6
-    assert world.done == ["first", "a", "a", "a", "b", "c", "last"]
+    assert world.done == ["first", "a", "a", "a", "b", "permanent=True", "c", "last"]
 
 
 async def test_what_a_flow_did_is_undone() -> None:
@@ -449,3 +449,39 @@ async def test_plain_functions_may_run_in_a_process_of_their_own() -> None:
     import os
 
     assert await run(World(), crunch, 4) != os.getpid()
+
+
+async def test_a_message_beside_the_end_does_not_repeat_the_last_step() -> None:
+    world, go = World(), asyncio.Event()
+
+    @step(once=True)
+    async def pay(n: int, ctx: WorkflowContext) -> int:
+        ctx.use(World).do("pay")
+        await go.wait()
+        return n
+
+    @pay.compensation_on_doubt
+    async def refund(tried: Attempted[int, int], ctx: WorkflowContext) -> None:
+        ctx.use(World).do("-pay")
+
+    saga = Saga("s", 1, pay)
+    async with at_work(world, saga) as service:
+        handle = await service.start(saga, 1)
+        async with asyncio.timeout(20):
+            while "pay" not in world.done:
+                await asyncio.sleep(0.01)
+        # The owner looks at its inbox every half second, and has not seen this when it ends.
+        await handle.signal(verdict, Verdict(approved=True))
+        go.set()
+        assert await handle.result(within=20) == 1
+    assert world.done == ["pay"]
+
+
+async def test_a_function_that_exits_is_a_failure_and_not_the_end_of_the_worker() -> None:
+    def leave(n: int) -> int:
+        raise SystemExit(3)
+
+    world = World()
+    with pytest.raises(SagaFailedError, match="SystemExit"):
+        await run(world, act("a") >> pure(leave), 1)
+    assert world.done == ["a", "-a:1"]
