@@ -373,13 +373,17 @@ class Orchestrator:
     ) -> bool:
         """Send a signal to an instance; False when one with the same dedupe key came before.
 
-        It may come before the instance waits for it. Raises InvalidInputError for a payload that
+        It may come before the instance waits for it. Named by text alone, its payload is given
+        in JSON values. Raises InvalidInputError for a payload that
         is not the signal's, or a name that the saga does not wait for; TooLateError when the
         instance has ended.
         """
         instance = await self.get(saga_id)
         name = signal if isinstance(signal, str) else signal.name
         model = self._signal_model(instance, signal)
+        if isinstance(signal, str):
+            # Named only, it comes from outside: its payload is JSON values, not yet the model.
+            payload = self.codec.decode(Json(json.dumps(payload)), model)
         try:
             text = self.codec.encode(payload, model)
         except UnrecordableError as error:

@@ -6,7 +6,16 @@ import asyncio
 
 from pydantic import BaseModel, Field
 
-from orchestrator import Completed, Permanent, Retryable, Saga, WorkflowContext, pure, step
+from orchestrator import (
+    Completed,
+    Permanent,
+    Retryable,
+    Saga,
+    Signal,
+    WorkflowContext,
+    pure,
+    step,
+)
 
 NASTY = "too much \x1b[31m\u202e[bold]x[/bold]"
 ALARMING = 1000
@@ -68,7 +77,34 @@ async def sleep_long(amount: int, ctx: WorkflowContext) -> int:
     return amount
 
 
+class Verdict(BaseModel, frozen=True, strict=True):
+    """What a person says."""
+
+    approved: bool
+
+
+verdict = Signal("verdict", Verdict)
+
+
+@step
+async def charge(amount: int, ctx: WorkflowContext) -> int:
+    return amount
+
+
+@charge.compensation(retries=0)
+async def refund(done: Completed[int, int], ctx: WorkflowContext) -> None:
+    if done.output:
+        raise Permanent("the till is shut")
+
+
+@step
+async def refuse(amount: int, ctx: WorkflowContext) -> int:
+    raise Permanent("no")
+
+
 shop = Saga("shop", version=1, body=hold >> (pay | send) >> pure(both))
 patient = Saga("patient", version=1, body=hold.named("hold_it") >> call_later)
 unlucky = Saga("unlucky", version=1, body=lose)
 slow = Saga("slow", version=1, body=sleep_long)
+asking = Saga("asking", version=1, body=charge.named("ask") >> verdict.wait())
+broken_undo = Saga("broken-undo", version=1, body=charge >> refuse)

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.errors import InvalidInputError, NotFoundError
-from orchestrator.faces.cli import acting, asking, auditing, keeping, running, watching
+from orchestrator.faces.cli import acting, asking, auditing, keeping, mending, running, watching
 from orchestrator.faces.cli.common import INTERRUPTED, report
 from orchestrator.faces.demo import demo
 
@@ -62,13 +62,20 @@ def _options(
 
 
 _RUN, _LOOK, _ACT, _KEEP = "Run", "Look", "Act", "Set up and check"
+_MEND = "When a person is needed"
 for panel, verb, command in (
     (_RUN, "demo", demo),
     (_RUN, "up", running.up),
     (_RUN, "worker", running.worker),
     (_RUN, "relay", running.relay),
     (_ACT, "start", acting.start),
+    (_ACT, "signal", mending.signal),
     (_ACT, "cancel", acting.cancel),
+    (_MEND, "retry", mending.retry),
+    (_MEND, "skip", mending.skip),
+    (_MEND, "resolve", mending.resolve),
+    (_MEND, "resume", mending.resume),
+    (_MEND, "terminate", mending.terminate),
     (_LOOK, "list", asking.list_),
     (_LOOK, "show", asking.show),
     (_LOOK, "history", asking.history),

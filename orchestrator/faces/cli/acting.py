@@ -108,7 +108,7 @@ def cancel(
     async def work() -> str:
         async with application() as app:
             instance = await app.orchestrator.get(saga_id)
-            await app.orchestrator.cancel(instance.saga_id, reason, actor=actor or _login())
+            await app.orchestrator.cancel(instance.saga_id, reason, actor=actor or login())
             return instance.saga_id
 
     found = run(work, as_json=json)
@@ -208,7 +208,8 @@ async def _ends(
     return counts
 
 
-def _login() -> str:
+def login() -> str:
+    """The account that types this."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

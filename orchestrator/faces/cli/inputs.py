@@ -29,6 +29,11 @@ def orders(given: str, read: Read) -> tuple[list[Order[object]], bool]:
     return [_numbered(number, line, read) for number, line in lines], True
 
 
+def text_in(given: str) -> str:
+    """One text, from the line itself, a file (`@`) or standard input (`-`)."""
+    return _text(given) if given == "-" or given.startswith("@") else given
+
+
 def key_in(text: str, field: str) -> str:
     """The business key that *field* of the input holds."""
     value = json.loads(text)
@@ -43,7 +48,7 @@ def _text(given: str) -> str:
         data = sys.stdin.buffer.read() if given == "-" else Path(given[1:]).read_bytes()
         return data.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise InvalidInputError(f"--input {given}: {error}") from error
+        raise InvalidInputError(f"{given}: {error}") from error
 
 
 def _is_json(text: str) -> bool:
