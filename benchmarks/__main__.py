@@ -16,7 +16,7 @@ from benchmarks import limits, workloads
 from benchmarks.flows import three_steps, two_undone
 from orchestrator import Status
 from orchestrator.adapters.postgres.migrate import upgrade
-from orchestrator.bootstrap import Settings, open_database
+from orchestrator.bootstrap import Settings, open_database, spare_the_collector
 
 
 async def measure(dsn: str, count: int, slots: int) -> dict[str, float]:
@@ -71,6 +71,7 @@ def main() -> None:
 
 def run(count: int, slots: int) -> dict[str, float]:
     """Measure on `SAGA_DATABASE_URL`, else on a new embedded Postgres on disk."""
+    spare_the_collector()
     try:
         import uvloop
     except ImportError:

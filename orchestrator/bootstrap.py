@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -232,6 +233,17 @@ async def work(
         finally:
             stop.set()
             await task
+
+
+def spare_the_collector() -> None:
+    """Let Python's collector look through memory less often, in a process that is ours alone.
+
+    Nearly all that a worker makes is freed as soon as nobody holds it. With the default
+    thresholds a third of its CPU went into looks that found nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @contextmanager

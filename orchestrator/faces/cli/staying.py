@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from orchestrator.bootstrap import App, Catalogue, Settings, observe, open_app
+from orchestrator.bootstrap import App, Catalogue, Settings, observe, open_app, spare_the_collector
 from orchestrator.errors import SchemaError, UnavailableError
 from orchestrator.faces.cli.common import INTERRUPTED, fail
 from orchestrator.ports import Telemetry
@@ -35,6 +35,7 @@ def stay(prepare: Prepare, serve: Serve, metrics_port: int | None, *, as_json: b
     try:
         settings, found = prepare()
         _log_to_stderr(as_json=as_json)
+        spare_the_collector()
         with (
             observe(metrics_port) as telemetry,
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
