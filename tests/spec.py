@@ -5,184 +5,56 @@ given(saga).when_step_fails("ship").then_undoes("charge", "reserve").ends("compe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.commands import (
+    Answered,
+    CancelChild,
+    ChildOver,
     Command,
     Compute,
     Failed,
     InDoubt,
     Outcome,
-    Plan,
+    Postponed,
+    Remembered,
     RunCompensation,
+    RunProbe,
     RunStep,
+    StartChild,
     Succeeded,
+    UndoChild,
 )
-from orchestrator.domain.decider import decide, frontier, plan
-from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json, Status
+from orchestrator.domain.definition import Pure
+from orchestrator.domain.events import Event, Failure, Json, Status
 from orchestrator.domain.saga import Saga
-from orchestrator.domain.state import SagaState, evolve, fold
+from tests.drive import (
+    GONE_BACK,
+    NOW,
+    SAGA_ID,
+    START,
+    UNKNOWN,
+    Answer,
+    Drive,
+    Play,
+    begin,
+    computed,
+    name_of,
+)
 
-START = datetime(2024, 1, 1, tzinfo=UTC)
-SAGA_ID = "0190-test"
-BOUND = 20_000
+__all__ = [
+    "BROKEN", "DECLINED", "SAGA_ID", "START", "UNKNOWN", "Answer", "Drive", "Given", "Play",
+    "begin", "given", "kinds", "name_of",
+]  # fmt: skip
 
-Answer = tuple[Outcome, timedelta]
-"""What a call comes to, and how long it takes."""
-
-Play = Callable[[Command], Answer]
+T = TypeVar("T")
 
 BROKEN = Failure("RuntimeError", "broken", ("builtins.RuntimeError", "builtins.Exception"))
 DECLINED = Failure("Permanent", "declined", ("orchestrator.errors.Permanent",), permanent=True)
-UNKNOWN = Failure("TimeoutError", "no answer", ("builtins.TimeoutError", "builtins.Exception"))
-
-
-def begin(saga: Saga[Any, Any], input: str = "0") -> ev.SagaStarted:
-    """The first event of an instance of *saga*."""
-    return ev.SagaStarted(saga.name, saga.version, saga.fingerprint, START, Json(input))
-
-
-@dataclass(slots=True)
-class _Call:
-    command: Command
-    outcome: Outcome
-    ends_at: datetime
-    number: int
-
-
-@dataclass(slots=True)
-class Drive:
-    """One instance carried by hand: virtual time, all that is planned runs side by side.
-
-    It does what the engine does and nothing else: record decisions, begin commands, record the
-    outcome that comes first, and tell a cancel or a deadline which steps are under way.
-    """
-
-    saga: Saga[Any, Any]
-    play: Play
-    input: str = "0"
-    now: datetime = START
-    history: list[Event] = field(default_factory=list)
-    state: SagaState = field(default_factory=lambda: SagaState(SAGA_ID))
-    calls: dict[tuple[type[Command], str], _Call] = field(default_factory=dict)
-    begun: list[Command] = field(default_factory=list)
-    cancel_at: datetime | None = None
-
-    def __post_init__(self) -> None:
-        self.note(begin(self.saga, self.input))
-
-    @property
-    def over(self) -> bool:
-        return self.state.status in ENDED or self.state.status is Status.STUCK
-
-    def note(self, event: Event) -> None:
-        evolve(self.state, event)
-        self.history.append(event)
-
-    def run(self) -> Drive:
-        """Until it has ended or is stuck. AssertionError when it never does."""
-        for _ in range(BOUND):
-            if self.over:
-                return self
-            self.turn()
-        raise AssertionError(f"no end after {BOUND} turns: {self.history[-5:]}")
-
-    def turn(self) -> None:
-        """Let one thing happen: all decisions, or the next outcome, cancel or wake-up."""
-        if self.cancel_at is not None and self.cancel_at <= self.now:
-            self.cancel_at = None
-            self.cancel()
-        next_ = self._begin_all()
-        if not next_.decisions:
-            self._pass_time(next_.wake_at)
-
-    def work(self) -> None:
-        """Record what is decided and begin what is planned, but let no time pass."""
-        while not self.over and self._begin_all().decisions:
-            pass
-
-    def _begin_all(self) -> Plan:
-        next_ = plan(self.saga, self.state, self.now)
-        for event in next_.decisions:
-            self.note(self._as_recorded(event))
-        for command in next_.commands:
-            self._begin(command)
-        return next_
-
-    def cancel(self, reason: str = "changed my mind") -> None:
-        seq = self.state.inbox_seen + 1
-        self.note(ev.CancelRequested("ann", reason, seq, self.under_way))
-
-    @property
-    def under_way(self) -> tuple[str, ...]:
-        return tuple(sorted(path for kind, path in self.calls if kind is RunStep))
-
-    def crash(self, keep: int | None = None) -> None:
-        """Lose all memory, and the trailing facts that had not asked for an append of their own.
-
-        What comes after runs again from the log, as a new owner would: what the frontier holds
-        may be under way.
-        """
-        kept = self.history[:keep]
-        while len(kept) > 1 and isinstance(kept[-1], RIDES_ALONG):
-            kept.pop()
-        self.history, self.state, self.calls = kept, fold(SAGA_ID, kept), {}
-        while pures := [c for c in frontier(self.saga, self.state, self.now) if _is_pure(c)]:
-            for command in pures:
-                self.note(decide(command, self.play(command)[0]))
-        for command in frontier(self.saga, self.state, self.now):
-            if isinstance(command, RunStep):
-                self._begin(command)
-                if command.step.once:
-                    self.calls[RunStep, command.path].outcome = InDoubt(UNKNOWN)
-
-    # ------------------------------------------------------------------ inside
-
-    def _as_recorded(self, event: Event) -> Event:
-        if not isinstance(event, ev.DeadlinePassed):
-            return event
-        running = tuple(path for path in event.running if path in self.under_way)
-        return replace(event, running=running)
-
-    def _begin(self, command: Command) -> None:
-        place = (type(command), command.path)
-        if place in self.calls:
-            return
-        self.begun.append(command)
-        outcome, takes = self.play(command)
-        ends_at = self.now + takes
-        if isinstance(command, RunStep):
-            limits = [command.deadline] if command.deadline else []
-            limits += [self.now + command.timeout] if command.timeout else []
-            if limits and min(limits) < ends_at:
-                ends_at, outcome = max(min(limits), self.now), InDoubt(UNKNOWN)
-        self.calls[place] = _Call(command, outcome, ends_at, len(self.begun))
-
-    def _pass_time(self, wake_at: datetime | None) -> None:
-        """On to what comes first. An outcome wins a tie: it had arrived by then."""
-        first = min(self.calls.values(), key=lambda c: (c.ends_at, c.number), default=None)
-        times = [t for t in (wake_at, self.cancel_at) if t is not None]
-        if first is None and not times:
-            raise AssertionError(f"it waits for nothing: {self.history[-3:]}")
-        if first is None or (times and min(times) < first.ends_at):
-            self.now = max(self.now, min(times))
-            return
-        self.now = max(self.now, first.ends_at)
-        del self.calls[type(first.command), first.command.path]
-        self.note(decide(first.command, first.outcome))
-
-
-def _is_pure(command: Command) -> bool:
-    return isinstance(command, Compute)
-
-
-def name_of(command: Command) -> str:
-    """The name of the step or function that a command calls."""
-    return command.node.name if isinstance(command, Compute) else command.step.name
+LONG = timedelta(days=36_500)
 
 
 def given(saga: Saga[Any, Any], input: str = "0") -> Given:
@@ -194,29 +66,67 @@ class Given:
     """Says how the world behaves; the first `then` or `ends` lets the instance run."""
 
     def __init__(self, saga: Saga[Any, Any], input: str) -> None:
-        self._saga = saga
-        self._input = input
+        self.run = Drive(saga, self._play, input)
         self._forward: dict[str, list[Outcome]] = {}
         self._undo: dict[str, list[Outcome]] = {}
+        self._probes: dict[str, list[Outcome]] = {}
+        self._children: dict[str, list[Answer]] = {}
         self._outputs: dict[str, str] = {}
         self._takes: dict[str, timedelta] = {}
-        self._cancel_after: float | None = None
-        self._drive: Drive | None = None
+        self._ran = False
 
     # ------------------------------------------------------------------ when
 
-    def when_step_fails(self, name: str, *, times: int = 1_000, failure: Failure = BROKEN) -> Given:
-        self._forward.setdefault(name, []).extend([Failed(failure)] * times)
-        return self
+    def when_step_fails(
+        self, name: str, *, times: int = 1_000, failure: Failure = BROKEN, cost: float = 0
+    ) -> Given:
+        return self._scripted(self._forward, name, Failed(failure, cost), times)
 
     def when_step_is_in_doubt(
         self, name: str, *, times: int = 1_000, failure: Failure = UNKNOWN
     ) -> Given:
-        self._forward.setdefault(name, []).extend([InDoubt(failure)] * times)
+        return self._scripted(self._forward, name, InDoubt(failure), times)
+
+    def when_step_succeeds(self, name: str, *, times: int = 1) -> Given:
+        """So many attempts, before what is said next of it."""
+        return self._scripted(self._forward, name, Succeeded(Json(f'"{name}"')), times)
+
+    def when_step_costs(self, name: str, cost: float) -> Given:
+        return self._scripted(self._forward, name, Succeeded(Json(f'"{name}"'), cost), 1_000)
+
+    def when_step_is_held(self, name: str, *, by: str, until: float, times: int = 1) -> Given:
+        """A guard lets it wait until so many seconds after the start."""
+        due = START + timedelta(seconds=until)
+        return self._scripted(self._forward, name, Postponed(by, due), times)
+
+    def when_step_is_remembered(self, name: str, output: str) -> Given:
+        return self._scripted(self._forward, name, Remembered("cache", Json(output)), 1_000)
+
+    def when_probe_answers(self, name: str, *answers: str | Failure) -> Given:
+        """`happened JSON`, `not_happened` or `unknown`; a Failure when it raises."""
+        for answer in answers:
+            if isinstance(answer, Failure):
+                outcome: Outcome = Failed(answer)
+            else:
+                word, _, output = answer.partition(" ")
+                outcome = Answered(word, Json(output) if output else None)
+            self._scripted(self._probes, name, outcome, 1)
         return self
 
     def when_undo_fails(self, name: str, *, times: int = 1_000, failure: Failure = BROKEN) -> Given:
-        self._undo.setdefault(name, []).extend([Failed(failure)] * times)
+        return self._scripted(self._undo, name, Failed(failure), times)
+
+    def when_child_ends(
+        self, name: str, status: str, *, output: str = "null", takes: float = 0
+    ) -> Given:
+        """What becomes of the next child saga of this name that is begun (or is undone)."""
+        done = Json(output) if status == Status.COMPLETED else None
+        over = ChildOver(status, done, None if done else Failure("ChildFailed", status))
+        self._children.setdefault(name, []).append((over, timedelta(seconds=takes)))
+        return self
+
+    def when_child_is_refused(self, name: str, failure: Failure) -> Given:
+        self._children.setdefault(name, []).append((Failed(failure), NOW))
         return self
 
     def when_step_gives(self, name: str, output: str) -> Given:
@@ -227,25 +137,47 @@ class Given:
         self._takes[name] = timedelta(seconds=seconds)
         return self
 
-    def when_cancelled_after(self, seconds: float) -> Given:
-        self._cancel_after = seconds
+    def when_cancelled_after(self, seconds: float, reason: str = "changed my mind") -> Given:
+        return self.when_told("cancel", seconds, reason=reason)
+
+    def when_signalled(self, name: str, data: str, *, after: float = 0) -> Given:
+        return self.when_told("signal", after, name=name, data=data)
+
+    def when_told(self, kind: str, after: float, **payload: Any) -> Given:
+        """A message that arrives so many seconds after the start."""
+        self.run.send(kind, after=after, **payload)
+        return self
+
+    def when_it_crashes_after(self, kind: type[Event], *, times: int = 1) -> Given:
+        """The owner dies right after it noted this event, so often."""
+        for _ in range(times):
+            before = sum(isinstance(e, kind) for e in self.run.history)
+            while (
+                not self.run.over and sum(isinstance(e, kind) for e in self.run.history) == before
+            ):
+                self.run.turn()
+            self.run.crash()
         return self
 
     # ------------------------------------------------------------------ then
 
     @property
     def drive(self) -> Drive:
-        """The finished run."""
-        if self._drive is None:
-            drive = Drive(self._saga, self._play, self._input)
-            if self._cancel_after is not None:
-                drive.cancel_at = START + timedelta(seconds=self._cancel_after)
-            self._drive = drive.run()
-        return self._drive
+        """The run, as far as it goes by itself."""
+        if not self._ran:
+            self._ran = True
+            self.run.run()
+        return self.run
 
     @property
     def history(self) -> list[Event]:
         return self.drive.history
+
+    def repaired(self, kind: str, **payload: Any) -> Given:
+        """It got stuck, or was done; then somebody told it so, and it went on."""
+        self.drive.repair(kind, **payload)
+        self.run.run()
+        return self
 
     def then_runs(self, *names: str) -> Given:
         """These step attempts began, in this order, and no others."""
@@ -266,11 +198,15 @@ class Given:
         assert waits == list(seconds)
         return self
 
+    def then_took(self, seconds: float) -> Given:
+        assert (self.drive.now - START).total_seconds() == seconds
+        return self
+
     def ends(self, status: str, because: str = "") -> Given:
         """It ended (or is stuck) in *status*; *because* is part of the recorded reason."""
         state = self.drive.state
-        assert state.status == status
         reason = state.stuck.reason if state.stuck else state.reason
+        assert state.status == status, reason
         assert because in reason, reason
         return self
 
@@ -286,16 +222,36 @@ class Given:
 
     # ------------------------------------------------------------------ inside
 
+    def _scripted(
+        self, script: dict[str, list[Outcome]], name: str, outcome: Outcome, times: int
+    ) -> Given:
+        script.setdefault(name, []).extend([outcome] * times)
+        return self
+
     def _play(self, command: Command) -> Answer:
         name = name_of(command)
-        takes = self._takes.get(name, timedelta(0))
-        if isinstance(command, RunCompensation):
-            return _next(self._undo, name, Succeeded()), timedelta(0)
-        output = Json(self._outputs.get(name, f'"{name}"'))
-        return _next(self._forward, name, Succeeded(output)), takes
+        match command:
+            case RunCompensation():
+                return _next(self._undo, name, Succeeded()), NOW
+            case RunProbe():
+                return _next(self._probes, name, Answered("unknown")), NOW
+            case StartChild():
+                over = ChildOver(Status.COMPLETED, Json(f'"{name}"'))
+                return _next(self._children, name, (over, NOW))
+            case UndoChild():
+                saga = self.run.state.at(command.path).step
+                return _next(self._children, saga, (GONE_BACK, NOW))
+            case CancelChild():
+                return GONE_BACK, NOW
+            case Compute(node=node) if not isinstance(node, Pure) and name not in self._forward:
+                return computed(command), NOW
+            case _:
+                output = Json(self._outputs.get(name, f'"{name}"'))
+                takes = self._takes.get(name, NOW)
+                return _next(self._forward, name, Succeeded(output)), takes
 
 
-def _next(script: dict[str, list[Outcome]], name: str, otherwise: Outcome) -> Outcome:
+def _next(script: dict[str, list[T]], name: str, otherwise: T) -> T:
     return script[name].pop(0) if script.get(name) else otherwise
 
 

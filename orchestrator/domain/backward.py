@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -54,8 +54,13 @@ class Backward(ABC):
     def resume_flow(self, place: Place) -> Command:
         """The command that runs the code of the flow at *place*."""
 
-    def unwind(self, known: NodeState, path: str) -> Plan | None:
-        """The next undo at or below *path*, whose state is *known*; None when it is clean."""
+    def unwind(self, known: NodeState, path: str, scope: str | None = None) -> Plan | None:
+        """The next undo at or below *path*, whose state is *known*; None when it is clean.
+
+        It is undone because *scope* failed, which is *path* unless said, or the whole saga.
+        """
+        if scope is None:
+            scope = "" if path == self.saga.name else path
         passed: list[str] = []
         skipped: list[str] = []
         for entry in reversed(known.to_undo or {}):
@@ -65,10 +70,10 @@ class Backward(ABC):
                 node, block = self._look(entry, path)
                 if block is not None:
                     skipped.append(f"{block}/")
-                    if (plan := self._side_by_side(block)) is not None:
+                    if (plan := self._side_by_side(block, scope)) is not None:
                         return plan
                     continue
-                plan = self._undo(entry, node, tuple(passed))
+                plan = self._undo(entry, node, tuple(passed), scope)
             except FlowNotLoadedError as missing:
                 return Plan(commands=(missing.command,))
             if plan is not None:
@@ -76,9 +81,9 @@ class Backward(ABC):
             passed.append(entry)
         return None
 
-    def _side_by_side(self, block: str) -> Plan | None:
+    def _side_by_side(self, block: str, scope: str) -> Plan | None:
         branches = self.state.at(block).children
-        plans = [self.unwind(known, f"{block}/{segment}") for segment, known in branches.items()]
+        plans = [self.unwind(known, f"{block}/{key}", scope) for key, known in branches.items()]
         found = [plan for plan in plans if plan is not None]
         return merged(found) if found else None
 
@@ -120,11 +125,7 @@ class Backward(ABC):
         known = place.state
         match place.node:
             case Sequential(steps):
-                text = place.input
-                for number, step in enumerate(steps[:index]):
-                    done = self.progress(place.below(step, str(number), text))
-                    text = done.output if isinstance(done, Done) else text
-                return text
+                return self._passed_on(place, steps[:index])
             case Each() if known.fan_out is not None:
                 return known.fan_out.items[index]
             case Loop():
@@ -137,16 +138,29 @@ class Backward(ABC):
             case Router() | Fallback() | _:
                 return place.input
 
+    def _passed_on(self, place: Place, steps: Sequence[Primitive[Any, Any]]) -> Json:
+        """What the last of *steps*, with which the sequence at *place* begins, gave."""
+        known = place.state.passed_on
+        for number in range(len(known), len(steps)):
+            text = known[-1] if known else place.input
+            done = self.progress(place.below(steps[number], str(number), text))
+            if not isinstance(done, Done):
+                return text
+            known.append(done.output)
+        return known[len(steps) - 1] if steps else place.input
+
     def input_of_iteration(self, place: Place, iteration: int) -> Json:
         """The input of an iteration of a loop: the output of the one before."""
         if iteration <= 1:
             return place.input
         return place.state.calls[iteration - 2].input
 
-    def _undo(self, path: str, node: Primitive[Any, Any], passed: tuple[str, ...]) -> Plan | None:
+    def _undo(
+        self, path: str, node: Primitive[Any, Any], passed: tuple[str, ...], scope: str
+    ) -> Plan | None:
         known = self.state.at(path)
         if isinstance(node, Child):
-            return self._undo_child(path, node, known, passed)
+            return self._undo_child(path, node, known, passed, scope)
         if not isinstance(node, Step):
             return None
         completed = known.settled is Settled.SUCCEEDED
@@ -156,7 +170,7 @@ class Backward(ABC):
                 return asked
         undo = node.undo_of_completed if completed else node.undo_attempted
         if undo is not None:
-            return self._undo_step(path, known, node, undo, passed)
+            return self._undo_step(path, known, node, undo, passed, scope)
         if not completed and node.undo_completed is not None:
             return Plan((unsettled(path, node, known),))
         return None
@@ -179,7 +193,12 @@ class Backward(ABC):
         return Plan(commands=(ask,))
 
     def _undo_child(
-        self, path: str, node: Child[Any, Any], known: NodeState, passed: tuple[str, ...]
+        self,
+        path: str,
+        node: Child[Any, Any],
+        known: NodeState,
+        passed: tuple[str, ...],
+        scope: str,
     ) -> Plan | None:
         fellow = known.fellow
         if fellow is None:
@@ -189,7 +208,9 @@ class Backward(ABC):
             return Plan((ev.SagaStuck(path, node.saga.name, f"{why.type}: {why.message}"),))
         if not fellow.undoing:
             return Plan(commands=(UndoChild(path, fellow.child_id),))
-        watch = WatchChild(path, node.saga.name, fellow.child_id, undone=True, passed=passed)
+        watch = WatchChild(
+            path, node.saga.name, fellow.child_id, undone=True, passed=passed, scope=scope
+        )
         return Plan(commands=(watch,))
 
     def _undo_step(
@@ -199,6 +220,7 @@ class Backward(ABC):
         step: Step[Any, Any],
         undo: Undo,
         passed: tuple[str, ...],
+        scope: str,
     ) -> Plan:
         if known.undo_failure is not None:
             return Plan((self._after_failed_undo(path, known, step, undo, known.undo_failure),))
@@ -215,6 +237,7 @@ class Backward(ABC):
             self.state.outputs,
             on_doubt=undo is step.undo_attempted,
             passed=passed,
+            scope=scope,
         )
         return Plan(commands=(command,))
 

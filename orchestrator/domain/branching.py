@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar, overload
 
+from orchestrator.domain.bounds import checked_count, checked_duration, checked_name, shown
 from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.definition import (
     A,
@@ -17,14 +17,21 @@ from orchestrator.domain.definition import (
     Seconds,
     Through,
     as_primitive,
-    checked_name,
+    as_primitives,
+    check_alike,
 )
-from orchestrator.domain.policies import seconds
-from orchestrator.domain.signatures import counts_parameters, may_fit, name_of, spell
-from orchestrator.domain.wrappers import Wrapper
+from orchestrator.domain.signatures import (
+    check_plain,
+    may_fit,
+    narrowest,
+    spell,
+    widest,
+)
+from orchestrator.domain.wrappers import Wrapper, spell_argument
 from orchestrator.errors import DefinitionError
 
 FAN_OUT_LIMIT = 10_000
+CONCURRENCY_LIMIT = 1_000
 ITERATION_LIMIT = 10_000
 
 
@@ -40,14 +47,14 @@ class Fallback(Primitive[In, Out]):
 
     def __post_init__(self) -> None:
         as_primitive(self.primary, "Fallback")
-        object.__setattr__(self, "alternatives", tuple(self.alternatives))
-        if not self.alternatives:
+        others = as_primitives(self.alternatives, "Fallback: alternatives")
+        object.__setattr__(self, "alternatives", others)
+        if not others:
             raise DefinitionError(
-                "Fallback: without an alternative there is nothing to fall back to"
+                "Fallback: without an alternative there is nothing to fall back to; "
+                "write Fallback(primary, [alternative])"
             )
-        for other in self.alternatives:
-            as_primitive(other, "Fallback")
-            check_alike("Fallback", self.primary, other)
+        check_alternatives("Fallback", self.children)
 
     @property
     def children(self) -> tuple[Primitive[Any, Any], ...]:
@@ -57,8 +64,20 @@ class Fallback(Primitive[In, Out]):
         return Fallback(children[0], children[1:])
 
     @property
+    def passes_on(self) -> bool:
+        return all(node.passes_on for node in self.children)
+
+    @property
     def label(self) -> str:
         return "the first that succeeds"
+
+    @property
+    def input_type(self) -> Any:
+        return narrowest(node.input_type for node in self.children)
+
+    @property
+    def output_type(self) -> Any:
+        return widest(_given_by(self.children))
 
     def __repr__(self) -> str:
         return f"Fallback({self.primary!r}, {list(self.alternatives)!r})"
@@ -84,23 +103,24 @@ class Router(Primitive[In, Out]):
     default: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.routes, Mapping):
+            raise DefinitionError(
+                f'Router: routes is {shown(self.routes)}; give parts by name: {{"name": part}}'
+            )
         object.__setattr__(self, "routes", dict(self.routes))
         if not self.routes:
-            raise DefinitionError("Router: give it at least one route")
-        first = next(iter(self.routes.values()))
+            raise DefinitionError('Router: give it at least one route: {"name": part}')
         for name, route in self.routes.items():
             checked_name(name, "route")
             as_primitive(route, f"route {name!r}")
-            check_alike(f"route {name!r}", first, route)
-        if isinstance(self.router_fn, Primitive) or not callable(self.router_fn):
+        check_alternatives("Router", self.children)
+        if self.default is not None and self.default not in self.names:
             raise DefinitionError(
-                f"router_fn takes (input, ctx) and names a route; {self.router_fn!r} cannot"
+                f"Router: the default {shown(self.default)} is no route; "
+                f"there are {', '.join(self.routes)}"
             )
-        if self.default is not None and self.default not in self.routes:
-            raise DefinitionError(
-                f"Router: the default {self.default!r} is no route; there are {', '.join(self.routes)}"
-            )
-        counts_parameters(self.router_fn, name_of(self.router_fn, "router_fn"), 2)
+        given = self.input_type
+        check_plain(self.router_fn, "Router: router_fn", given, str, parameters=2, common=True)
 
     def choose(self, value: Any, ctx: WorkflowContext) -> str:
         """The route for *value*."""
@@ -118,6 +138,10 @@ class Router(Primitive[In, Out]):
         return replace(self, routes=dict(zip(self.routes, children, strict=True)))
 
     @property
+    def passes_on(self) -> bool:
+        return all(node.passes_on for node in self.children)
+
+    @property
     def label(self) -> str:
         return f"one of {', '.join(self.routes)}"
 
@@ -127,16 +151,40 @@ class Router(Primitive[In, Out]):
 
     @property
     def input_type(self) -> Any:
-        return _first_known(node.input_type for node in self.children)
+        return narrowest(node.input_type for node in self.children)
 
     @property
     def output_type(self) -> Any:
-        return _first_known(node.output_type for node in self.children)
+        return widest(_given_by(self.children))
 
     def __repr__(self) -> str:
-        return f"Router({self.routes!r})"
+        if isinstance(self.router_fn, Condition):
+            return self.router_fn.spelled(*self.children)
+        default = "" if self.default is None else f", default={self.default!r}"
+        return f"Router({self.routes!r}, router_fn={spell_argument(self.router_fn)}{default})"
 
 
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What `when` asks, as the function of a router."""
+
+    condition: Callable[[Any], bool]
+
+    def __call__(self, value: Any, ctx: WorkflowContext) -> str:
+        return "then" if self.condition(value) else "otherwise"
+
+    def spelled(self, then: Primitive[Any, Any], otherwise: Primitive[Any, Any]) -> str:
+        """The call of `when` that made it."""
+        rest = "" if isinstance(otherwise, Nothing) else f", otherwise={otherwise!r}"
+        return f"when({spell_argument(self.condition)}, then={then!r}{rest})"
+
+
+@overload
+def when(condition: Callable[[A], bool], then: Primitive[A, A]) -> Primitive[A, A]: ...
+@overload
+def when(
+    condition: Callable[[In], bool], then: Primitive[In, Out], otherwise: Primitive[In, Out]
+) -> Primitive[In, Out]: ...
 def when(
     condition: Callable[[In], bool],
     then: Primitive[In, Out],
@@ -146,21 +194,16 @@ def when(
 
     Left out, *otherwise* passes the input on: then must give what it takes.
     """
-    if isinstance(condition, Primitive) or not callable(condition):
+    as_primitive(then, "when: then")
+    if otherwise is None and not may_fit(then.output_type, then.input_type):
         raise DefinitionError(
-            f"when: the condition is a plain function of the input, not {condition!r}"
+            f"when: {shown(then)} turns {spell(then.input_type)} into {spell(then.output_type)}, "
+            "so say what happens otherwise: when(..., then=..., otherwise=...)"
         )
-    as_primitive(then, "when")
-    if otherwise is None and not may_fit(then.input_type, then.output_type):
-        raise DefinitionError(
-            f"when: {then!r} turns {spell(then.input_type)} into {spell(then.output_type)}, so "
-            "say what happens otherwise: when(..., then=..., otherwise=...)"
-        )
-    counts_parameters(condition, name_of(condition, "condition"), 1)
-    return Router(
-        {"then": then, "otherwise": Nothing() if otherwise is None else otherwise},
-        lambda value, ctx: "then" if condition(value) else "otherwise",
-    )
+    other = Nothing() if otherwise is None else as_primitive(otherwise, "when: otherwise")
+    router = Router({"then": then, "otherwise": other}, Condition(condition))
+    check_plain(condition, "when: condition", router.input_type, common=True)
+    return router
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,12 +217,16 @@ class Each(Wrapper[Any, Any]):
     concurrency: int = 10
     limit: int = FAN_OUT_LIMIT
 
+    spelling: ClassVar[str] = "each"
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.concurrency <= 1_000:
-            raise DefinitionError(f"each: concurrency is {self.concurrency}; 1 to 1,000 go at once")
-        if self.limit < 1:
-            raise DefinitionError(f"each: a limit of {self.limit} items never lets it begin")
+        checked_count(self.concurrency, "each: concurrency", most=CONCURRENCY_LIMIT)
+        checked_count(self.limit, "each: limit", most=1_000_000)
+
+    @property
+    def passes_on(self) -> bool:
+        return False
 
     @property
     def label(self) -> str:
@@ -192,9 +239,6 @@ class Each(Wrapper[Any, Any]):
     @property
     def output_type(self) -> Any:
         return list[self.inner.output_type]  # type: ignore[name-defined]  # built at run time
-
-    def __repr__(self) -> str:
-        return f"each({self.inner!r})"
 
 
 def each(
@@ -212,33 +256,23 @@ class Loop(Wrapper[Any, Any]):
     max_iterations: int
     pause: Seconds = 0
 
+    spelling: ClassVar[str] = "loop"
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.max_iterations <= ITERATION_LIMIT:
-            raise DefinitionError(
-                f"loop: max_iterations is {self.max_iterations}; give a bound from 1 to "
-                f"{ITERATION_LIMIT:,}"
-            )
-        if seconds(self.pause) < timedelta(0):
-            raise DefinitionError(f"loop: a pause of {self.pause} is negative")
-        if isinstance(self.until, Primitive) or not callable(self.until):
-            raise DefinitionError(
-                f"loop: until is a plain function of the output, not {self.until!r}"
-            )
-        counts_parameters(self.until, name_of(self.until, "until"), 1)
+        checked_count(self.max_iterations, "loop: max_iterations", most=ITERATION_LIMIT)
+        checked_duration(self.pause, "loop: pause", zero=True)
+        check_plain(self.until, "loop: until", self.inner.output_type)
         gives, takes = self.inner.output_type, self.inner.input_type
         if not may_fit(gives, takes):
             raise DefinitionError(
-                f"loop: {self.inner!r} gives {spell(gives)} but takes {spell(takes)}; its output "
-                "is the input of the next iteration"
+                f"loop: {shown(self.inner)} gives {spell(gives)} but takes {spell(takes)}; its "
+                "output is the input of the next iteration, so let both be one type"
             )
 
     @property
     def label(self) -> str:
         return f"loop, at most {self.max_iterations} times"
-
-    def __repr__(self) -> str:
-        return f"loop({self.inner!r}, max_iterations={self.max_iterations})"
 
 
 def loop(
@@ -251,20 +285,14 @@ def loop(
     return Loop(body, until, max_iterations, pause)
 
 
-def check_alike(place: str, first: Primitive[Any, Any], other: Primitive[Any, Any]) -> None:
+def check_alternatives(place: str, parts: tuple[Primitive[Any, Any], ...]) -> None:
     """Refuse alternatives that do not take or give the same."""
-    if other.passes_on or first.passes_on:
-        return
-    for verb, one, two in (
-        ("takes", first.input_type, other.input_type),
-        ("gives", first.output_type, other.output_type),
-    ):
-        if not may_fit(one, two) and not may_fit(two, one):
-            raise DefinitionError(
-                f"{place}: {first!r} {verb} {spell(one)}, but {other!r} {verb} {spell(two)}; "
-                "alternatives take and give the same"
-            )
+    why = "alternatives take and give the same"
+    check_alike(parts, "takes", [part.input_type for part in parts], place, why)
+    check_alike(parts, "gives", _given_by(parts), place, why)
 
 
-def _first_known(annotations: Any) -> Any:
-    return next((found for found in annotations if found is not Any), Any)
+def _given_by(parts: tuple[Primitive[Any, Any], ...]) -> list[Any]:
+    """What each of them gives; one that passes on gives what goes into all of them."""
+    taken = narrowest(part.input_type for part in parts)
+    return [taken if part.passes_on else part.output_type for part in parts]

@@ -6,11 +6,17 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.domain.bounds import shown
 from orchestrator.domain.branching import Fallback
-from orchestrator.domain.definition import Primitive, Sequential
-from orchestrator.domain.guards import Cache
+from orchestrator.domain.definition import Primitive
+from orchestrator.domain.expansion import expand
+from orchestrator.domain.flow import FlowNode
+from orchestrator.domain.guards import Budget, Cache, CircuitBreaker, RateLimit
+from orchestrator.domain.pivots import check_pivots, has_pivot, parts_before_pivot
 from orchestrator.domain.saga import Child, Saga, walk
+from orchestrator.domain.signatures import spell
 from orchestrator.domain.steps import Step
+from orchestrator.domain.waiting import Signal, Wait
 from orchestrator.domain.wrappers import Pivot, Retry, Scope, Timeout, below_adapters, is_composite
 from orchestrator.errors import DefinitionError, DefinitionWarning
 
@@ -25,148 +31,178 @@ CHILD_DEPTH_LIMIT = 10
 
 def check(saga: Saga[Any, Any]) -> None:
     """Raise DefinitionError for what can never be right; warn of what may park an instance."""
-    _check_size(saga)
-    _check_names(saga)
-    _check_pivots(saga)
-    _check_caches(saga)
-    _check_children(saga)
+    place = f"saga {saga.name!r}"
+    check_depth(saga.tree, place)
+    _check_parts(saga.tree, place)
+    check_pivots(saga.tree, place)
+    _check_family(saga)
     for problem in (*_missing_undos(saga), *_doubtful_scopes(saga)):
         if saga.strict:
             raise DefinitionError(problem)
-        warnings.warn(problem, DefinitionWarning, stacklevel=5)
+        warnings.warn(problem, DefinitionWarning, stacklevel=4)
 
 
-def _check_size(saga: Saga[Any, Any]) -> None:
-    def depth(node: Primitive[Any, Any], level: int) -> int:
+def check_request(node: Primitive[Any, Any]) -> None:
+    """As check, of a part that the code of a flow asks for: it is no saga and has no spine."""
+    if isinstance(node, Step):
+        return
+    place = "f.run()"
+    check_depth(node, place)
+    tree = expand(node)
+    _check_parts(tree, place)
+    for part in walk(tree):
+        if isinstance(part, Pivot) or (isinstance(part, Child) and has_pivot(part.saga)):
+            raise DefinitionError(
+                f"{place}: {shown(part)} is a pivot, and a pivot stands on the spine of a saga "
+                "only; end the flow before it: flow >> pay.pivot()"
+            )
+
+
+def check_depth(body: Primitive[Any, Any], place: str) -> None:
+    """Refuse a tree that is too deep or too large, before anything goes down into it."""
+    size = 0
+    waiting = [(body, 1)]
+    while waiting:
+        node, level = waiting.pop()
+        size += 1
         if level > DEPTH_LIMIT:
             raise DefinitionError(
-                f"saga {saga.name!r} is nested deeper than {DEPTH_LIMIT} levels at {node!r}; "
+                f"{place} is nested deeper than {DEPTH_LIMIT} levels at {node.label!r}; "
                 "make a child saga of the inner part"
             )
-        return 1 + sum(depth(child, level + 1) for child in node.children)
-
-    if (size := depth(saga.tree, 1)) > SIZE_LIMIT:
-        raise DefinitionError(
-            f"saga {saga.name!r} has {size:,} parts, more than {SIZE_LIMIT:,}; "
-            "use each() over a list, or child sagas"
-        )
+        if size > SIZE_LIMIT:
+            raise DefinitionError(
+                f"{place} has more than {SIZE_LIMIT:,} parts; use each() over a list, or child sagas"
+            )
+        waiting.extend((child, level + 1) for child in node.children)
 
 
-def _check_names(saga: Saga[Any, Any]) -> None:
+def _check_parts(tree: Primitive[Any, Any], place: str) -> None:
+    _check_names(tree, place)
+    _check_signals(tree, place)
+    _check_caches(tree, place)
+    _check_guards(tree, place)
+
+
+def _check_names(tree: Primitive[Any, Any], place: str) -> None:
     seen: set[str] = set()
-    for node in walk(saga.tree):
+    for node in walk(tree):
         if not isinstance(node, Step):
             continue
         if node.name in seen:
             raise DefinitionError(
-                f"saga {saga.name!r}: step {node.name!r} stands in two places; "
+                f"{place}: step {node.name!r} stands in two places; "
                 f'give the second use a name of its own: {node.name}.named("...")'
             )
         seen.add(node.name)
 
 
-def _check_pivots(saga: Saga[Any, Any]) -> None:
-    spine = saga.tree.children if isinstance(saga.tree, Sequential) else (saga.tree,)
-    passed: Primitive[Any, Any] | None = None
-    for part in spine:
-        for node in walk(part):
-            if isinstance(node, Pivot):
-                _check_pivot(saga, part, node, passed)
-        if passed is not None:
-            _check_forward_only(saga, part, passed)
-        if any(isinstance(node, Pivot) for node in walk(part)):
-            passed = part
-
-
-def _check_pivot(
-    saga: Saga[Any, Any],
-    part: Primitive[Any, Any],
-    pivot: Pivot[Any, Any],
-    passed: Primitive[Any, Any] | None,
-) -> None:
-    node = part
-    while node is not pivot and node.transparent:
-        node = node.children[0]
-    if node is not pivot:
-        raise DefinitionError(
-            f"saga {saga.name!r}: {pivot!r} stands inside of {part!r}; a pivot stands on the spine "
-            "only, a part of the outermost sequence: `... >> pay.pivot() >> ...`"
-        )
-    if passed is not None:
-        raise DefinitionError(
-            f"saga {saga.name!r}: {pivot!r} follows {passed!r}; after one pivot there is no way "
-            "back already, so take the second .pivot() away"
-        )
-    target = below_adapters(pivot)
-    if not isinstance(target, Step | Child):
-        raise DefinitionError(
-            f"saga {saga.name!r}: {target!r} cannot be a pivot; a pivot is one step or child saga, "
-            "because something between done and not done cannot be a point of no return"
-        )
-
-
-def _check_forward_only(
-    saga: Saga[Any, Any], part: Primitive[Any, Any], pivot: Primitive[Any, Any]
-) -> None:
-    for node in walk(part):
-        undone = isinstance(node, Step) and node.undo_of_completed is not None
-        if undone:
+def _check_signals(tree: Primitive[Any, Any], place: str) -> None:
+    known: dict[str, Signal[Any]] = {}
+    for node in walk(tree):
+        if not isinstance(node, Wait):
+            continue
+        signal = node.signal
+        other = known.setdefault(signal.name, signal)
+        if other.model != signal.model:
             raise DefinitionError(
-                f"saga {saga.name!r}: {node!r} has a compensation, but it comes after {pivot!r}, "
-                "and after a pivot nothing is compensated; move it before the pivot, or take its "
-                "compensation away"
+                f"{place}: signal {signal.name!r} carries {spell(other.model)} in one place and "
+                f"{spell(signal.model)} in another; give one of the two another name"
             )
 
 
-def _check_caches(saga: Saga[Any, Any]) -> None:
-    for node in walk(saga.tree):
+def _check_caches(tree: Primitive[Any, Any], place: str) -> None:
+    pivots = {below_adapters(node) for node in walk(tree) if isinstance(node, Pivot)}
+    for node in walk(tree):
         if not isinstance(node, Cache):
             continue
         step = below_adapters(node)
         if not isinstance(step, Step):
             raise DefinitionError(
-                f"saga {saga.name!r}: {node!r} is not round a step; put the cache round the one "
+                f"{place}: {shown(node)} is not round a step; put the cache round the one "
                 "step whose output is to be remembered"
             )
-        if step.undo_of_completed is not None or step.asks is not None:
+        if why := "is a pivot" if step in pivots else _why_not_cached(step):
             raise DefinitionError(
-                f"saga {saga.name!r}: {step.name!r} is undone when the saga turns round, so its "
-                "output cannot come from a cache: nothing would have happened that could be "
-                "undone; cache only steps that read"
+                f"{place}: {step.name!r} {why}, so its output cannot come from a cache: nothing "
+                "would have happened; cache only steps that read"
             )
 
 
-def _check_children(saga: Saga[Any, Any]) -> None:
-    def descend(parent: Saga[Any, Any], line: tuple[Saga[Any, Any], ...]) -> None:
-        for node in walk(parent.tree):
-            if not isinstance(node, Child):
-                continue
-            names = " > ".join(s.name for s in (*line, node.saga))
-            if any((s.name, s.version) == (node.saga.name, node.saga.version) for s in line):
-                raise DefinitionError(f"saga {saga.name!r} would be its own child: {names}")
-            if len(line) >= CHILD_DEPTH_LIMIT:
-                raise DefinitionError(f"children nest deeper than {CHILD_DEPTH_LIMIT}: {names}")
-            descend(node.saga, (*line, node.saga))
+def _why_not_cached(step: Step[Any, Any]) -> str:
+    if step.undo_of_completed is not None or step.asks is not None:
+        return "is undone when the saga turns round"
+    return "writes to the database" if step.transaction is not None else ""
 
-    descend(saga, (saga,))
-    pivots = {below_adapters(node) for node in walk(saga.tree) if isinstance(node, Pivot)}
-    for node in walk(saga.tree):
-        if isinstance(node, Child) and has_pivot(node.saga) and node not in pivots:
+
+def _check_guards(tree: Primitive[Any, Any], place: str) -> None:
+    """Refuse a guard with nothing to guard, and two of one name that do not say the same."""
+    known: dict[tuple[str, str], object] = {}
+    for node in walk(tree):
+        if not isinstance(node, CircuitBreaker | RateLimit | Budget | Cache):
+            continue
+        if not any(isinstance(below, Step | FlowNode) for below in walk(node)):
             raise DefinitionError(
-                f"saga {saga.name!r}: {node.saga.name!r} has a pivot, so once it is done it "
-                f"cannot be undone; say so: {node!r}.pivot()"
+                f"{place}: {shown(node)} guards no step; put it round the step that makes the "
+                "call (a child saga has guards of its own)"
+            )
+        rule: object = node.rule
+        if isinstance(node, Cache):
+            step = below_adapters(node)
+            assert isinstance(step, Step)  # noqa: S101 - every cache is round one by now
+            # What another function gave is another thing, even for the same input.
+            rule = (node.rule(step.name), step.action)
+        name = node.name or below_adapters(node).identity
+        if rule is not None and known.setdefault((type(node).__name__, name), rule) != rule:
+            raise DefinitionError(
+                f"{place}: two of {type(node).__name__} are called {name!r} and do not say the "
+                "same; what has one name is shared, so let them agree, or name them apart"
             )
 
 
-def has_pivot(saga: Saga[Any, Any]) -> bool:
-    """Whether an instance of *saga* can come to a point of no return."""
-    return any(isinstance(node, Pivot) for node in walk(saga.tree))
+def _check_family(saga: Saga[Any, Any]) -> None:
+    """Refuse children without end, and two sagas that go by one name and version."""
+    known = {(saga.name, saga.version): saga}
+    heights: dict[int, int] = {}
+
+    def height(parent: Saga[Any, Any], line: tuple[Saga[Any, Any], ...]) -> int:
+        below = 0
+        for child in (node.saga for node in walk(parent.tree) if isinstance(node, Child)):
+            longer = (*line, child)
+            names = " > ".join(f"{one.name}/{one.version}" for one in longer)
+            _check_relative(
+                saga, child, known.setdefault((child.name, child.version), child), names
+            )
+            if id(child) not in heights:
+                heights[id(child)] = height(child, longer)
+            if len(line) + heights[id(child)] > CHILD_DEPTH_LIMIT:
+                raise DefinitionError(
+                    f"saga {saga.name!r}: children nest deeper than {CHILD_DEPTH_LIMIT}: {names}; "
+                    "let one of them do the work of the next itself"
+                )
+            below = max(below, heights[id(child)])
+        return below + 1
+
+    height(saga, (saga,))
+
+
+def _check_relative(
+    saga: Saga[Any, Any], child: Saga[Any, Any], known: Saga[Any, Any], names: str
+) -> None:
+    if known is saga:
+        raise DefinitionError(
+            f"saga {saga.name!r} would be its own child: {names}; to do a thing again use loop(), "
+            "to change it count the version up"
+        )
+    if known is not child:
+        raise DefinitionError(
+            f"saga {saga.name!r}: two different sagas are called {child.name!r} version "
+            f"{child.version} ({names}); build it once and use it twice, or name them apart"
+        )
 
 
 def _missing_undos(saga: Saga[Any, Any]) -> Iterator[str]:
-    spine = saga.tree.children if isinstance(saga.tree, Sequential) else (saga.tree,)
-    places = [i for i, part in enumerate(spine) if isinstance_below(part, Pivot)]
-    for part in spine[: places[0]] if places else ():
+    for part in parts_before_pivot(saga.tree):
         for node in walk(part):
             if (
                 isinstance(node, Step)
@@ -178,10 +214,6 @@ def _missing_undos(saga: Saga[Any, Any]) -> Iterator[str]:
                     f"nothing of its undo; declare @{node.name}.compensation, or "
                     f'{node.name}.without_undo("why")'
                 )
-
-
-def isinstance_below(part: Primitive[Any, Any], kind: type[Primitive[Any, Any]]) -> bool:
-    return any(isinstance(node, kind) for node in walk(part))
 
 
 def _doubtful_scopes(saga: Saga[Any, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -54,7 +54,7 @@ class Compute:
     path: str
     node: Primitive[Any, Any]
     name: str
-    call: Callable[[Any, Any], Any]
+    call: Callable[[Any, Any], Any] = field(compare=False)
     input: Json
     takes: Any
     gives: Any
@@ -75,6 +75,7 @@ class RunCompensation:
     outputs: Mapping[str, Json]
     on_doubt: bool
     passed: tuple[str, ...] = ()
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ class WatchChild:
     child_id: str
     undone: bool = False
     passed: tuple[str, ...] = ()
+    scope: str = ""
 
 
 Attempted = RunStep | RunCompensation | RunProbe

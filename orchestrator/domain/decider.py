@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -99,6 +100,9 @@ def _forward(run: Forward) -> Plan:
             return Plan((ev.CompensationStarted(state.halt.reason, state.halt.failure),))
         case Done(output):
             return Plan((ev.SagaCompleted(output),))
+        case Broken() if _is_late(state, now):
+            # What it cut off failed because of it, and not the other way round.
+            return Plan((ev.DeadlinePassed("", ()),))
         case Broken(failure, path):
             reason = f"{failure.type}: {failure.message}" if failure.message else failure.type
             if state.pivoted:
@@ -108,9 +112,15 @@ def _forward(run: Forward) -> Plan:
             return Plan((ev.CompensationStarted(reason, failure),))
 
 
+def _is_late(state: SagaState, now: datetime) -> bool:
+    return not state.pivoted and state.deadline is not None and now >= state.deadline
+
+
 def _bounded(state: SagaState, progress: Plan, now: datetime) -> Plan:
     """*progress* of an instance as a whole: within its deadline, and its number of events."""
     running = running_steps(progress)
+    if any(isinstance(event, ev.PivotPassed) for event in progress.decisions):
+        return progress  # it was passed before anything else could stop it
     if state.halt is None and state.version >= EVENT_LIMIT:
         if state.pivoted:
             return Plan((ev.SagaStuck("", "", f"its history has {state.version:,} events"),))
@@ -121,9 +131,9 @@ def _bounded(state: SagaState, progress: Plan, now: datetime) -> Plan:
         return Plan(
             progress.decisions, progress.commands, earliest(progress.wake_at, state.deadline)
         )
-    if state.pivoted:
-        return Plan((ev.DeadlineMissed(state.deadline),), progress.commands)
-    return Plan((ev.DeadlinePassed("", running),), progress.commands)
+    if _is_late(state, now):
+        return Plan((ev.DeadlinePassed("", running),), progress.commands)
+    return Plan((ev.DeadlineMissed(state.deadline),), progress.commands)
 
 
 # ---------------------------------------------------------------------------- outcomes
@@ -155,7 +165,7 @@ def _ran_compensation(command: RunCompensation, outcome: Outcome) -> Event:
     path, name, attempt = command.path, command.step.name, command.attempt
     match outcome:
         case Succeeded():
-            return ev.StepCompensated(path, name, attempt, command.passed)
+            return ev.StepCompensated(path, name, attempt, command.passed, command.scope)
         case Failed(failure) | InDoubt(failure):
             return ev.CompensationFailed(path, name, attempt, failure)
         case _:
@@ -176,7 +186,7 @@ def _ran_probe(command: RunProbe, outcome: Outcome) -> Event:
 def _computed(command: Compute, outcome: Outcome) -> Event:
     path, name, node = command.path, command.name, command.node
     if isinstance(outcome, Failed | InDoubt):
-        return ev.ComputationFailed(path, name, outcome.failure)
+        return ev.ComputationFailed(path, name, replace(outcome.failure, permanent=True))
     if not isinstance(outcome, Succeeded):
         raise _unfit(command, outcome)
     text = outcome.output
@@ -242,7 +252,7 @@ def _watched_child(command: WatchChild, outcome: Outcome) -> Event:
     path, status = command.path, outcome.status
     if command.undone:
         if status == Status.COMPENSATED:
-            return ev.StepCompensated(path, command.name, 1, command.passed)
+            return ev.StepCompensated(path, command.name, 1, command.passed, command.scope)
         why = f"saga {command.child_id} was to be undone, but it is {status}"
         return ev.CompensationFailed(path, command.name, 1, Failure("ChildNotUndone", why))
     failure = outcome.failure

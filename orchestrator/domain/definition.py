@@ -6,13 +6,13 @@ running is refused while it is built.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, TypeVarTuple, overload
 
-from orchestrator.domain.signatures import may_fit, read_signature, spell
+from orchestrator.domain.bounds import checked_count, shown
+from orchestrator.domain.signatures import may_fit, narrowest, read_plain, spell, widest
 from orchestrator.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ G = TypeVar("G")
 Ts = TypeVarTuple("Ts")
 
 Seconds = timedelta | float
-NAME_LIMIT = 100
-
-_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
 class Primitive(Generic[In, Out]):
@@ -44,8 +41,6 @@ class Primitive(Generic[In, Out]):
 
     transparent: ClassVar[bool] = False
     """Whether it only adapts what is below: a wrapper round it is a scope when that is one."""
-    passes_on: ClassVar[bool] = False
-    """Whether its output is its input."""
 
     @overload
     def __rshift__(self, other: Through) -> Primitive[In, Out]: ...
@@ -53,7 +48,7 @@ class Primitive(Generic[In, Out]):
     def __rshift__(self, other: Primitive[Out, C]) -> Primitive[In, C]: ...
     def __rshift__(self, other: Primitive[Any, Any]) -> Primitive[In, Any]:
         """This, then *other* on its output."""
-        return Sequential((*_flat(self), *_flat(as_primitive(other, ">>"))))
+        return Sequential((self, as_primitive(other, ">>")))
 
     def __or__(self, other: Primitive[In, C]) -> Parallel[In, Out, C]:
         """This beside *other*, on the same input; the output is a tuple."""
@@ -134,7 +129,7 @@ class Primitive(Generic[In, Out]):
         return Cache(self, ttl, name, max_size, key)
 
     def budget(
-        self, limit: float, *, name: str = "", per: timedelta | None = None
+        self, limit: float, *, name: str = "", per: Seconds | None = None
     ) -> Primitive[In, Out]:
         """The fluent spelling of `Budget(self, limit, ...)`."""
         from orchestrator.domain.guards import Budget
@@ -156,6 +151,11 @@ class Primitive(Generic[In, Out]):
         from orchestrator.domain.wrappers import Using
 
         return Using.of(self, bind)
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether its output is its input, whatever that is."""
+        return False
 
     @property
     def children(self) -> tuple[Primitive[Any, Any], ...]:
@@ -192,7 +192,9 @@ class Primitive(Generic[In, Out]):
 class Through(Primitive[Any, Any]):
     """A part that passes on what it gets, whatever it is."""
 
-    passes_on = True
+    @property
+    def passes_on(self) -> bool:
+        return True
 
     @property
     def input_type(self) -> Any:
@@ -239,12 +241,20 @@ class Sequential(Primitive[In, Out]):
     steps: tuple[Primitive[Any, Any], ...]
 
     def __post_init__(self) -> None:
-        if not self.steps:
+        given = as_primitives(self.steps, "Sequential")
+        if not given:
             raise DefinitionError("an empty sequence does nothing; give it at least one step")
-        left = self.steps[0]
-        for right in self.steps[1:]:
+        left = given[0]
+        for right in given[1:]:
             check_neighbours(left, right)
             left = left if right.passes_on else right
+        # Those of a sequence inside of it were checked when that was built.
+        flat = tuple(step for part in given for step in _flat(part))
+        object.__setattr__(self, "steps", flat)
+
+    @property
+    def passes_on(self) -> bool:
+        return all(step.passes_on for step in self.steps)
 
     @property
     def children(self) -> tuple[Primitive[Any, Any], ...]:
@@ -259,14 +269,16 @@ class Sequential(Primitive[In, Out]):
 
     @property
     def input_type(self) -> Any:
-        return next((s for s in self.steps if not s.passes_on), self.steps[0]).input_type
+        return _first_that_changes(self.steps).input_type
 
     @property
     def output_type(self) -> Any:
-        return next((s for s in reversed(self.steps) if not s.passes_on), self.steps[0]).output_type
+        return _first_that_changes(self.steps[::-1]).output_type
 
     def __repr__(self) -> str:
-        return " >> ".join(f"({s!r})" if isinstance(s, Parallel) else repr(s) for s in self.steps)
+        if len(self.steps) == 1:
+            return f"Sequential(({self.steps[0]!r},))"
+        return " >> ".join(map(in_brackets, self.steps))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -285,24 +297,23 @@ class Parallel(Primitive[In, tuple[*Ts]], Generic[In, *Ts]):
     undo: Literal["sequential", "parallel"] = "sequential"
 
     def __post_init__(self) -> None:
-        if len(self.branches) < 2:
+        branches = as_primitives(self.branches, "Parallel")
+        object.__setattr__(self, "branches", branches)
+        if len(branches) < 2:
             raise DefinitionError("a parallel block needs two branches or more")
-        for branch in self.branches:
-            as_primitive(branch, "|")
-        if self.limit is not None and self.limit < 1:
-            raise DefinitionError(f"limit is {self.limit}; at least one branch must run")
+        if self.limit is not None:
+            checked_count(self.limit, "Parallel: limit")
         if self.on_failure not in ("settle", "cancel"):
-            raise DefinitionError(f'on_failure is {self.on_failure!r}; say "settle" or "cancel"')
+            raise DefinitionError(
+                f'Parallel: on_failure is {shown(self.on_failure)}; say "settle" or "cancel"'
+            )
         if self.undo not in ("sequential", "parallel"):
-            raise DefinitionError(f'undo is {self.undo!r}; say "sequential" or "parallel"')
-        first, *others = self.branches
-        for other in others:
-            one, two = first.input_type, other.input_type
-            if not may_fit(one, two) and not may_fit(two, one):
-                raise DefinitionError(
-                    f"{first!r} takes {spell(one)}, but {other!r} beside it takes {spell(two)}; "
-                    "branches get the same input, so let both take one type"
-                )
+            raise DefinitionError(
+                f'Parallel: undo is {shown(self.undo)}; say "sequential" or "parallel"'
+            )
+        takes = [branch.input_type for branch in branches]
+        why = "branches get the same input, so let them take one type"
+        check_alike(branches, "takes", takes, "|", why)
 
     def __or__(self, other: Primitive[In, C]) -> Parallel[In, *Ts, C]:  # type: ignore[override]  # one tuple, not a tuple in a tuple
         return replace(self, branches=(*self.branches, as_primitive(other, "|")))  # type: ignore[return-value]  # replace() keeps the narrower type
@@ -330,14 +341,27 @@ class Parallel(Primitive[In, tuple[*Ts]], Generic[In, *Ts]):
 
     @property
     def input_type(self) -> Any:
-        return next((b.input_type for b in self.branches if b.input_type is not Any), Any)
+        return narrowest(branch.input_type for branch in self.branches)
 
     @property
     def output_type(self) -> Any:
         return tuple[tuple(b.output_type for b in self.branches)]  # type: ignore[misc]  # built at run time
 
+    @property
+    def options(self) -> str:
+        """What differs from a plain block, as it is written."""
+        there = ((name, getattr(self, name)) for name in ("limit", "on_failure", "undo"))
+        return ", ".join(f"{n}={value!r}" for n, value in there if value != getattr(Parallel, n))
+
     def __repr__(self) -> str:
-        return " | ".join(f"({b!r})" if isinstance(b, Parallel) else repr(b) for b in self.branches)
+        first, *others = self.branches
+        # Another block on the left of `|` would become one with it.
+        plain = (
+            f"Parallel(({', '.join(map(repr, self.branches))}))"
+            if isinstance(first, Parallel)
+            else " | ".join([repr(first), *map(_in_parallel, others)])
+        )
+        return f"({plain}).with_options({self.options})" if self.options else plain
 
 
 def pure(fn: Callable[[A], B]) -> Primitive[A, B]:
@@ -347,50 +371,97 @@ def pure(fn: Callable[[A], B]) -> Primitive[A, B]:
     """
     if isinstance(fn, Primitive):
         raise DefinitionError(f"{fn!r} is part of a flow already; pure() takes a plain function")
-    if inspect.iscoroutinefunction(fn):
-        raise DefinitionError(f"{fn.__name__} is async, so it may have effects; make it a @step")
-    takes, gives = read_signature(fn, getattr(fn, "__name__", "pure"), parameters=1)
+    takes, gives = read_plain(fn, "pure", mend="it may have effects; make it a @step")
     return Pure(getattr(fn, "__name__", type(fn).__name__), fn, takes, gives)
 
 
-def _flat(node: Primitive[Any, Any]) -> tuple[Primitive[Any, Any], ...]:
-    return node.steps if isinstance(node, Sequential) else (node,)
-
-
 def as_primitive(value: Any, place: str) -> Any:
+    """*value*, which is to be a part of a flow. Raises DefinitionError, naming the mend."""
     if not isinstance(value, Primitive):
         raise _not_a_primitive(value, place)
     return value
 
 
-def _not_a_primitive(value: object, place: str) -> DefinitionError:
-    if callable(value):
-        name = getattr(value, "__name__", repr(value))
-        return DefinitionError(
-            f"{place}: {name} is a bare function; say @step when it has effects, pure({name}) when not"
-        )
-    return DefinitionError(f"{place}: {value!r} is not part of a flow; use steps made by @step")
+def as_primitives(values: Any, place: str) -> tuple[Primitive[Any, Any], ...]:
+    """All of *values*, each a part of a flow. Raises DefinitionError, naming the mend."""
+    if isinstance(values, Primitive | str) or not isinstance(values, Iterable):
+        raise DefinitionError(f"{place} takes several parts; {shown(values)} is not a list of them")
+    return tuple(as_primitive(value, place) for value in values)
 
 
-def checked_name(name: str, kind: str) -> str:
-    """*name*, which paths, keys, metrics and topics will carry. Raises DefinitionError."""
-    if (
-        not isinstance(name, str)
-        or not name
-        or len(name) > NAME_LIMIT
-        or not set(name) <= _NAME_CHARACTERS
-    ):
-        raise DefinitionError(
-            f"{kind} name {name!r}: use 1 to {NAME_LIMIT} letters, digits, '_', '-' or '.'"
-        )
-    return name
+def in_brackets(node: Primitive[Any, Any]) -> str:
+    """How *node* is written beside an operator, or before a dot."""
+    match node:
+        case Parallel():
+            bare = node.options == "" and not isinstance(node.branches[0], Parallel)
+        case _:
+            bare = type(node) is Sequential and len(node.steps) > 1
+    return f"({node!r})" if bare else repr(node)
 
 
 def check_neighbours(left: Primitive[Any, Any], right: Primitive[Any, Any]) -> None:
     """Refuse neighbours whose types cannot meet; say nothing where it cannot be told."""
     gives, takes = left.output_type, right.input_type
     if not may_fit(gives, takes):
+        left, right = _edge(left, last=True), _edge(right, last=False)
         raise DefinitionError(
-            f"{left!r} gives {spell(gives)}, but {right!r} takes {spell(takes)}; "
+            f"{shown(left)} gives {spell(gives)}, but {shown(right)} takes {spell(takes)}; "
             "put a pure(...) between them that turns the one into the other"
         )
+
+
+def check_alike(
+    parts: tuple[Primitive[Any, Any], ...], verb: str, types: list[Any], place: str, why: str
+) -> None:
+    """Refuse parts of which two cannot take, or cannot give, the same."""
+    strictest = widest if verb == "gives" else narrowest
+    known = 0
+    for index, other in enumerate(types):
+        one = types[known]
+        if not may_fit(one, other) and not may_fit(other, one):
+            raise DefinitionError(
+                f"{place}: {shown(parts[known])} {verb} {spell(one)}, but {shown(parts[index])} "
+                f"{verb} {spell(other)}; {why}"
+            )
+        if strictest((one, other)) is not one:
+            known = index
+
+
+def _in_parallel(node: Primitive[Any, Any]) -> str:
+    return in_brackets(node) if isinstance(node, Parallel) else repr(node)
+
+
+def _flat(node: Primitive[Any, Any]) -> tuple[Primitive[Any, Any], ...]:
+    # Not what only is a kind of sequence: `Compensation` is a scope, and stays one.
+    return node.steps if type(node) is Sequential else (node,)
+
+
+def _first_that_changes(steps: tuple[Primitive[Any, Any], ...]) -> Primitive[Any, Any]:
+    return next((step for step in steps if not step.passes_on), steps[0])
+
+
+def _edge(node: Primitive[Any, Any], *, last: bool) -> Primitive[Any, Any]:
+    """The one part of a chain whose type it is that its neighbour meets."""
+    if type(node) is not Sequential:
+        return node
+    return _first_that_changes(node.steps[::-1] if last else node.steps)
+
+
+def _not_a_primitive(value: object, place: str) -> DefinitionError:
+    from orchestrator.domain.saga import Saga
+    from orchestrator.domain.waiting import Signal
+
+    name = getattr(value, "__name__", shown(value))
+    if isinstance(value, Saga):
+        why = f"{value.name} is a whole saga; as a part of another one it is {value.name}.child()"
+    elif isinstance(value, Signal):
+        why = f"{value.name} is a signal; to wait for it say {value.name}.wait(within=...)"
+    elif isinstance(value, type) and issubclass(value, Primitive):
+        why = f"{name} is a class; say what it is to stand round: {name}(step, ...)"
+    elif name == "<lambda>":
+        why = "a lambda is a bare function; say .map(lambda ...), or give it a name and pure(name)"
+    elif callable(value):
+        why = f"{name} is a bare function; say @step when it has effects, pure({name}) when not"
+    else:
+        why = f"{shown(value)} is not part of a flow; use steps made by @step"
+    return DefinitionError(f"{place}: {why}")

@@ -443,12 +443,16 @@ class CompensationStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepCompensated:
-    """The undo of a step is done. `passed` had nothing to be undone and came after it."""
+    """The undo of a step is done. `passed` had nothing to be undone and came after it.
+
+    `scope` is the part that failed and leaves nothing behind; without one the whole saga goes back.
+    """
 
     node: str
     step: str
     attempt: int
     passed: tuple[str, ...] = ()
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -515,7 +519,10 @@ class SagaResumed:
 
 @dataclass(frozen=True, slots=True)
 class StepRetried:
-    """Somebody had a stuck step, or its compensation, tried again; perhaps on other values."""
+    """Somebody had a stuck step, or its compensation, tried again; perhaps on other values.
+
+    `again` says that it is the step, though it is in doubt and may have to be undone.
+    """
 
     node: str
     step: str
@@ -524,6 +531,7 @@ class StepRetried:
     inbox_seq: int
     input: Json | None = None
     output: Json | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

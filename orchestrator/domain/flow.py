@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from orchestrator.domain.definition import A, B, C, In, Out, Primitive, Seconds, checked_name
-from orchestrator.domain.policies import seconds
+from orchestrator.domain.bounds import checked_duration, checked_name
+from orchestrator.domain.definition import A, B, C, In, Out, Primitive, Seconds, as_primitive
 from orchestrator.domain.signatures import read_signature
-from orchestrator.domain.waiting import Signal, Sleep, Wait
+from orchestrator.domain.waiting import Signal, Sleep, Wait, checked_patience
 from orchestrator.errors import DefinitionError
 
 
@@ -35,21 +36,24 @@ class Flow:
     async def run(self, node: Primitive[A, B], value: A) -> B:
         """Run a step, or any other part of a flow, on *value*.
 
-        Raises StepError when it failed: all that it completed is undone by then.
+        Raises StepError when it failed: all that it completed is undone by then. Raises
+        DefinitionError for a part that a Saga would refuse, and for a pivot in it.
         """
-        if not isinstance(node, Primitive):
-            raise DefinitionError(f"f.run() takes a part of a flow; {node!r} is none")
+        from orchestrator.domain.checks import check_request
+
+        check_request(as_primitive(node, "f.run()"))
         result: B = await Request(node, value)
         return result
 
     async def receive(self, signal: Signal[C], within: Seconds | None = None) -> C:
         """Wait for a signal. Raises StepError (a TimeoutError) after *within*."""
-        result: C = await Request(Wait(signal, None if within is None else seconds(within)), None)
+        name = getattr(signal, "name", "")
+        result: C = await Request(Wait(signal, checked_patience(within, name)), None)
         return result
 
     async def sleep(self, duration: Seconds) -> None:
         """Wait for *duration*."""
-        await Request(Sleep(seconds(duration)), None)
+        await Request(Sleep(checked_duration(duration, "f.sleep()", zero=True)), None)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,12 +91,16 @@ def flow(fn: Callable[[A, Flow], Awaitable[B]]) -> Primitive[A, B]:
     The function must be deterministic: all that it does goes through *f*. It is run again from
     its beginning whenever the instance is loaded, and gets the recorded answers.
     """
-    import inspect
-
-    name = checked_name(getattr(fn, "__name__", ""), "flow")
+    if isinstance(fn, Primitive):
+        raise DefinitionError(
+            f"{fn!r} is part of a flow already; @flow takes a function (input, f)"
+        )
+    name = checked_name(getattr(fn, "__name__", None), "flow")
     if not inspect.iscoroutinefunction(fn):
-        raise DefinitionError(f"flow {name!r} must be an async function (input, f)")
-    takes, gives = read_signature(fn, name, parameters=2)
+        raise DefinitionError(
+            f"flow {name!r} is not an async function; write async def {name}(input, f)"
+        )
+    takes, gives = read_signature(fn, f"flow {name!r}", parameters=2, called="(input, f)")
     return FlowNode(name, fn, takes, gives)
 
 

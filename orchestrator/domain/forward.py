@@ -89,15 +89,15 @@ class Forward(Backward):
             return Done(known.output or Json("null"))
         if known.settled is not None:
             return self._step_failed(place, step)
-        if around.halted is not None and (
-            place.path not in around.halted or known.held_until is not None
-        ):
-            return NOT_BEGUN
+        held = known.held_until is not None
+        if around.halted is not None and (held or place.path not in around.halted):
+            return self._not_begun(place, step)
         for due in (known.due_at, known.held_until):
             if due is not None and self.now < due:
                 return Plan(wake_at=due)
         attempt = known.attempts + 1
-        if around.broke is not None and around.halted is None:
+        spared = place.path in around.spared and not held
+        if around.broke is not None and around.halted is None and not spared:
             return Plan((ev.StepFailed(place.path, step.name, attempt, around.broke),))
         announced = known.announced >= attempt
         if step.once and not announced and around.halted is None:
@@ -116,12 +116,20 @@ class Forward(Backward):
         )
         return Plan(commands=(run,))
 
+    def _not_begun(self, place: Place, step: Step[Any, Any]) -> Progress:
+        """It does not run any more; an earlier attempt of a pivot may be in doubt all the same."""
+        if not (place.pivot and place.state.doubtful):
+            return NOT_BEGUN
+        asked = self.probe(place.path, step, place.state, lambda: place.input)
+        return asked or Plan((unsettled(place.path, step, place.state),))
+
     def _step_failed(self, place: Place, step: Step[Any, Any]) -> Progress:
         known, around = place.state, place.around
         broken = Broken(known.failure or NOT_BEGUN.failure, place.path)
         if place.retrying:
             return broken
-        alone = self.state.pivoted and not around.retried and around.halted is None
+        stopped = around.halted is not None or around.broke is not None
+        alone = self.state.pivoted and not around.retried and not stopped
         if alone and (again := self._retry_for_long(place, broken.failure)) is not None:
             return Plan((again,))
         if around.halted is None or place.pivot:
@@ -196,7 +204,8 @@ class Forward(Backward):
         if known.settled is Settled.SUCCEEDED:
             return Done(known.output or Json("null"))
         if known.settled is not None:
-            return Broken(known.failure or NOT_BEGUN.failure, place.path)
+            failure = known.failure or NOT_BEGUN.failure
+            return Broken(failure, place.path, failure == NOT_BEGUN.failure)
         if place.around.halted is not None:
             gone = (ev.WaitEnded(place.path, name, NOT_BEGUN.failure),)
             return Plan(gone) if known.waiting else NOT_BEGUN
@@ -212,12 +221,16 @@ class Forward(Backward):
     # ------------------------------------------------------------------ composition
 
     def sequential(self, place: Place) -> Progress:
-        text = place.input
-        for index, child in enumerate(place.node.children):
-            progress = self.progress(place.below(child, str(index), text))
+        known, parts = place.state, place.node.children
+        text = known.passed_on[-1] if known.passed_on else place.input
+        for index in range(len(known.passed_on), len(parts)):
+            progress = self.progress(place.below(parts[index], str(index), text))
             if not isinstance(progress, Done):
                 return progress
             text = progress.output
+            if known is not BLANK:
+                # What is done stays done: a long sequence is not looked through each time.
+                known.passed_on.append(text)
         return Done(text)
 
     def parallel(self, place: Place) -> Progress:
@@ -236,8 +249,11 @@ class Forward(Backward):
                 cut = node.on_failure == "cancel"
                 return Plan((ev.BranchesHalted(place.path, running, cut),), plan.commands)
             return plan
+        if len(broken) > 1:
+            # All that failed would have to run again.
+            return replace(grouped(broken), path=place.path)
         if broken:
-            return grouped(broken)
+            return broken[0]
         return Done(Json(f"[{','.join(part.output for part in parts if isinstance(part, Done))}]"))
 
     def _branches(
@@ -262,15 +278,13 @@ class Forward(Backward):
         around = replace(place.around, retried=True)
         segment = scope_segment(known, known.taken)
         below = place.below(place.node.children[known.taken], segment, place.input, around)
-        progress = self.progress(below)
+        progress = self._leaving_nothing(below)
         if not isinstance(progress, Broken):
             return progress
-        if not self.state.pivoted and (undo := self.unwind(below.state, below.path)):
-            return undo
         failures = [Broken(failure) for failure in known.failures]
         if place.around.halted is not None or known.taken + 1 >= len(place.node.children):
             everything = grouped([*failures, progress], all_permanent=True)
-            return Broken(everything.failure, place.path, progress.not_begun)
+            return Broken(everything.failure, place.path, progress.not_begun and not failures)
         return Plan((ev.FallbackTaken(place.path, known.taken + 1, progress.failure),))
 
     def router(self, place: Place) -> Progress:
@@ -305,7 +319,9 @@ class Forward(Backward):
             plan = merged(plans)
             failed = fan_out.failures or any(isinstance(fate, ev.ItemFailed) for fate in fates)
             if failed and around.halted is None:
+                # The others are asked again what they want when they know.
                 fates.append(ev.BranchesHalted(place.path, running_steps(plan)))
+                return Plan(tuple(fates), plan.commands)
             return replace(plan, decisions=(*fates, *plan.decisions))
         if fates:
             return Plan(tuple(fates))
@@ -365,30 +381,26 @@ class Forward(Backward):
         node, known = place.node, place.state
         assert isinstance(node, Retry)  # noqa: S101 - the table of rules says so
         scope = is_composite(node.inner)
-        if known.due_at is not None and self.now < known.due_at:
-            return NOT_BEGUN if place.around.halted is not None else Plan(wake_at=known.due_at)
+        halted = place.around.halted is not None
+        if known.due_at is not None and self.now < known.due_at and not halted:
+            return Plan(wake_at=known.due_at)
         around = replace(place.around, retried=True)
         segment = scope_segment(known, 0) if scope else "0"
         left = known.retries < node.max_retries
         inside = place.inside(around=around, segment=segment)
         # Whether to ask a probe is only a question once this has no retry left.
         below = replace(inside, retrying=left or place.retrying)
-        progress = self.progress(below)
+        progress = self._leaving_nothing(below) if scope else self.progress(below)
         if not isinstance(progress, Broken):
             return progress
-        if scope and not self.state.pivoted and (undo := self.unwind(below.state, below.path)):
-            return undo
         failure = progress.failure
-        if (
-            left
-            and place.around.halted is None
-            and not failure.permanent
-            and matches(failure, node.on)
-        ):
+        if left and not halted and not failure.permanent and matches(failure, node.on):
+            if around.broke is not None:
+                return Broken(around.broke, place.path)
             return Plan((self._retry_event(place, node, failure, scope=scope),))
         if not scope:
             progress = self.progress(replace(inside, retrying=place.retrying))
-        elif isinstance(progress, Broken):
+        else:
             progress = replace(progress, path=place.path)
         return progress
 
@@ -414,14 +426,12 @@ class Forward(Backward):
         around = replace(around, deadline=earliest(known.deadline, around.deadline))
         below = place.inside(around=around)
         progress = self.progress(below)
-        if isinstance(progress, Plan):
+        if isinstance(progress, Plan) and not below.state.unwinding:
             return self._watched(place, progress, after)
-        if isinstance(progress, Broken):
-            scope = is_composite(node.inner) and not self.state.pivoted
-            if scope and (undo := self.unwind(below.state, below.path)):
-                return undo
-            if known.halted is not None:
-                return Broken(timed_out(f"not done within {after.total_seconds():g} s"), place.path)
+        if is_composite(node.inner):
+            progress = self._leaving_nothing(below, progress)
+        if isinstance(progress, Broken) and known.halted is not None:
+            return Broken(timed_out(f"not done within {after.total_seconds():g} s"), place.path)
         return progress
 
     def _watched(self, place: Place, progress: Plan, after: timedelta) -> Plan:
@@ -442,9 +452,18 @@ class Forward(Backward):
         return Plan((), commands, earliest(progress.wake_at, known.deadline))
 
     def scope(self, place: Place) -> Progress:
-        below = place.below(place.node.children[0], "0", place.input)
-        progress = self.progress(below)
-        if isinstance(progress, Broken) and not self.state.pivoted:
+        return self._leaving_nothing(place.below(place.node.children[0], "0", place.input))
+
+    def _leaving_nothing(self, below: Place, progress: Progress | None = None) -> Progress:
+        """The progress of a scope: when it failed, all of it is undone before the error goes on."""
+        if progress is None:
+            progress = self.progress(below)
+        if self.state.pivoted:
+            return progress
+        if below.state.unwinding and not isinstance(progress, Broken):
+            # It turned out meanwhile that what had failed did happen; what was undone is gone.
+            progress = Broken(Failure("Undone", "a part of it was undone already"), below.path)
+        if isinstance(progress, Broken):
             return self.unwind(below.state, below.path) or progress
         return progress
 
@@ -492,8 +511,19 @@ class Forward(Backward):
         if node.rule is not None:
             around = replace(around, guards=(*around.guards, node.rule))
         elif place.state.cost >= node.limit and around.broke is None:
-            text = f"{place.state.cost:g} of {node.limit:g} are spent; nothing more is begun"
-            around = replace(around, broke=Failure("BudgetExceeded", text, permanent=True))
+            return self._spent(place, node)
+        return self.progress(place.inside(around=around))
+
+    def _spent(self, place: Place, node: Budget[Any, Any]) -> Progress:
+        """The budget is used up: what runs settles, and no further step begins."""
+        spent, spared = place.state.cost, place.state.halted
+        if spared is None:
+            progress = self.progress(place.inside())
+            if isinstance(progress, Plan) and (running := running_steps(progress)):
+                return Plan((ev.BranchesHalted(place.path, running),), progress.commands)
+        text = f"{spent:g} of {node.limit:g} are spent; nothing more is begun"
+        why = Failure("BudgetExceeded", text, permanent=True)
+        around = replace(place.around, broke=why, spared=spared or frozenset())
         return self.progress(place.inside(around=around))
 
     # ------------------------------------------------------------------ children and flows
@@ -553,10 +583,7 @@ class Forward(Backward):
         node = self.flows[place.path][index]
         around = replace(place.around, retried=True)
         below = place.below(node, str(index), place.state.calls[index].input, around)
-        progress = self.progress(below)
-        if isinstance(progress, Broken) and not self.state.pivoted:
-            return self.unwind(below.state, below.path) or progress
-        return progress
+        return self._leaving_nothing(below)
 
     def resume_flow(self, place: Place) -> Command:
         """Run the code of a flow on the answers that it has; it may have to be loaded first."""

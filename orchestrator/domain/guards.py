@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-from orchestrator.domain.definition import In, Out, Primitive, Seconds, checked_name
+from orchestrator.domain.bounds import (
+    checked_count,
+    checked_duration,
+    checked_name,
+    checked_number,
+    spell_number,
+    spell_seconds,
+)
+from orchestrator.domain.definition import In, Out, Primitive, Seconds
 from orchestrator.domain.policies import BudgetRule, CacheRule, Circuit, Rate, seconds
+from orchestrator.domain.signatures import check_plain
 from orchestrator.domain.wrappers import Wrapper
 from orchestrator.errors import DefinitionError
 
@@ -31,11 +39,10 @@ class CircuitBreaker(Wrapper[In, Out]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checked_name(self.name, "circuit")
-        if self.failures < 1 or self.probes < 1 or seconds(self.reset) <= timedelta(0):
-            raise DefinitionError(
-                f"circuit {self.name!r}: failures and probes are 1 or more, reset is above 0"
-            )
+        place = f"circuit {checked_name(self.name, 'circuit')!r}"
+        checked_count(self.failures, f"{place}: failures")
+        checked_duration(self.reset, f"{place}: reset")
+        checked_count(self.probes, f"{place}: probes")
 
     @property
     def rule(self) -> Circuit:
@@ -59,9 +66,9 @@ class RateLimit(Wrapper[In, Out]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checked_name(self.name, "rate limit")
-        if self.calls < 1 or seconds(self.per) <= timedelta(0):
-            raise DefinitionError(f"rate limit {self.name!r}: at least 1 call in more than 0 s")
+        place = f"rate limit {checked_name(self.name, 'rate limit')!r}"
+        checked_count(self.calls, f"{place}: calls")
+        checked_duration(self.per, f"{place}: per")
 
     @property
     def rule(self) -> Rate:
@@ -69,7 +76,7 @@ class RateLimit(Wrapper[In, Out]):
 
     @property
     def label(self) -> str:
-        return f"at most {self.calls} in {seconds(self.per).total_seconds():g} s"
+        return f"at most {self.calls} in {spell_seconds(self.per)} s"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,10 +97,12 @@ class Cache(Wrapper[In, Out]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.name:
+        if self.name != "":
             checked_name(self.name, "cache")
-        if seconds(self.ttl) <= timedelta(0) or self.max_size < 1:
-            raise DefinitionError("a cache keeps at least 1 output, for more than 0 s")
+        checked_duration(self.ttl, "Cache: ttl")
+        checked_count(self.max_size, "Cache: max_size")
+        if self.key is not None:
+            check_plain(self.key, "Cache: key", self.inner.input_type, str)
 
     def rule(self, step: str) -> CacheRule:
         """The rule for the cache round the step of this name."""
@@ -101,7 +110,7 @@ class Cache(Wrapper[In, Out]):
 
     @property
     def label(self) -> str:
-        return f"cached for {seconds(self.ttl).total_seconds():g} s"
+        return f"cached for {spell_seconds(self.ttl)} s"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,24 +124,28 @@ class Budget(Wrapper[In, Out]):
     inner: Primitive[In, Out]
     limit: float
     name: str = ""
-    per: timedelta | None = None
+    per: Seconds | None = None
 
     transparent = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.name:
+        if self.name != "":
             checked_name(self.name, "budget")
-        if self.limit < 0 or (self.per is not None and self.per <= timedelta(0)):
-            raise DefinitionError("a budget is 0 or more, for a period above 0")
-        if self.per is not None and not self.name:
-            raise DefinitionError("a budget for a period is shared between sagas; give it a name")
+        checked_number(self.limit, "Budget: limit", least=0)
+        if self.per is not None:
+            checked_duration(self.per, "Budget: per")
+            if not self.name:
+                raise DefinitionError(
+                    'a budget for a period is shared between sagas; give it a name: name="..."'
+                )
 
     @property
     def rule(self) -> BudgetRule | None:
         """The shared rule; None for a budget of this saga only."""
-        return BudgetRule(self.name, self.limit, self.per) if self.name else None
+        per = None if self.per is None else seconds(self.per)
+        return BudgetRule(self.name, self.limit, per) if self.name else None
 
     @property
     def label(self) -> str:
-        return f"budget {self.name} of {self.limit:g}".replace("  ", " ")
+        return f"budget {self.name} of {spell_number(self.limit)}".replace("  ", " ")

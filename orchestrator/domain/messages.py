@@ -7,9 +7,12 @@ from typing import Any
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.node_state import NodeState, Settled
 from orchestrator.domain.saga import Saga, walk
 from orchestrator.domain.state import SagaState
+from orchestrator.domain.steps import Step
 from orchestrator.domain.waiting import Signal, Wait
+from orchestrator.domain.wrappers import Pivot, below_adapters
 
 Check = Callable[[Json, Any], str | None]
 """What is wrong with a text as a value of a type; None when nothing is."""
@@ -43,6 +46,8 @@ def hear(
         case "terminate":
             return ev.SagaTerminated(actor, reason, seq)
         case "undo":
+            if state.pivoted:
+                return ev.ActionRefused(kind, actor, "it has passed its point of no return", seq)
             if state.status is Status.COMPLETED:
                 return ev.UndoRequested(actor, reason, seq)
             return ev.ActionRefused(kind, actor, f"it is {state.status}, not completed", seq)
@@ -91,7 +96,13 @@ def _repair(
         if text is not None and kind_of is not None and (wrong := check(text, kind_of)):
             return refused(f"{part}: {wrong}")
     if kind == "retry":
-        return ev.StepRetried(path, name, actor, reason, seq, texts["input"], texts["output"])
+        forward = state.before_stuck is Status.RUNNING
+        if forward and _is_settled(state.at(path)):
+            return refused(f"{name} is neither stuck nor failed")
+        again = forward and (state.pivoted or _is_pivot(saga, step))
+        return ev.StepRetried(
+            path, name, actor, reason, seq, texts["input"], texts["output"], again
+        )
     if kind == "skip":
         if path not in (state.root.to_undo or ()):
             return refused(f"{name} is not to be undone, so there is no undo to be skipped")
@@ -116,6 +127,16 @@ def _place(state: SagaState, named: str) -> str | None:
         path for path in reversed(state.root.to_undo or {}) if named in (path, state.at(path).step)
     ]
     return places[0] if places else None
+
+
+def _is_settled(node: NodeState) -> bool:
+    """Whether it succeeded, and there is nothing to be tried again."""
+    return node.settled is Settled.SUCCEEDED and node.undo_failure is None
+
+
+def _is_pivot(saga: Saga[Any, Any], step: Step[Any, Any] | None) -> bool:
+    pivots = (node for node in walk(saga.tree) if isinstance(node, Pivot))
+    return any(below_adapters(pivot) is step for pivot in pivots)
 
 
 def _text(value: object) -> Json | None:

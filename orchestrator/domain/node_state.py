@@ -107,6 +107,8 @@ class NodeState:
     to_undo: dict[str, None] | None = None
     """Paths at or below this place that are to be undone, the oldest first."""
     undone: bool = False
+    unwinding: bool = False
+    """As a scope it failed, and something of it was undone already: it cannot go on."""
     undo_attempts: int = 0
     undo_failure: Failure | None = None
     undo_due_at: datetime | None = None
@@ -130,6 +132,8 @@ class NodeState:
     edited_output: Json | None = None
     done: Json | None = field(default=None, compare=False, repr=False)
     """The output of a composite that is done: worked out once from what is below it."""
+    passed_on: list[Json] = field(default_factory=list, compare=False, repr=False)
+    """The outputs of a sequence's parts so far, worked out once."""
 
     def child(self, segment: str) -> NodeState:
         """The state of a child; one that nothing happened to is the blank, which nobody changes."""
@@ -141,7 +145,7 @@ class NodeState:
             self.settled = None
         self.forgive()
         self.taken, self.failures = 0, ()
-        self.held_until = None
+        self.held_until = self.since = None
         self.forget_probes()
         if self.fan_out is not None:
             self.fan_out.rearm()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
+from orchestrator.domain.bounds import shown
 from orchestrator.domain.definition import A, B, C, In, Out, Primitive, Sequential
 from orchestrator.domain.steps import Step, UndoAction
-from orchestrator.domain.wrappers import Scope
+from orchestrator.domain.wrappers import Scope, spell_argument
 from orchestrator.errors import DefinitionError
 
 D = TypeVar("D")
@@ -79,8 +80,28 @@ class Compensation(Sequential[In, Out]):
         ],
     ) -> None: ...
     def __init__(self, pairs: tuple[tuple[Step[Any, Any], Any], ...]) -> None:
+        if not isinstance(pairs, tuple | list) or not all(map(_is_pair, pairs)):
+            raise DefinitionError(
+                f"Compensation: {shown(pairs)} is not a tuple of pairs; "
+                "write Compensation(((do, undo), (do, None)))"
+            )
         for do, _ in pairs:
             if not isinstance(do, Step):
-                raise DefinitionError(f"a pair begins with a step; {do!r} is none")
-        steps = tuple(do if undo is None else do.undo(undo) for do, undo in pairs)
-        super().__init__(steps)
+                raise DefinitionError(
+                    f"Compensation: a pair begins with a step; {shown(do)} is none; "
+                    "make it one with @step"
+                )
+        super().__init__(tuple(do if undo is None else do.undo(undo) for do, undo in pairs))
+
+    def __repr__(self) -> str:
+        pairs = (f"({do!r}, {_spell_undo(do)})" for do in self.steps)
+        return f"Compensation(({', '.join(pairs)},))"
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
+
+
+def _spell_undo(do: Primitive[Any, Any]) -> str:
+    undo = do.undo_completed if isinstance(do, Step) else None
+    return "None" if undo is None else spell_argument(undo.action)

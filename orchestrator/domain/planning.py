@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.commands import Guard, Plan
+from orchestrator.domain.commands import Guard, Plan, WatchChild
 from orchestrator.domain.definition import Primitive
 from orchestrator.domain.events import Failure, Json
 from orchestrator.domain.node_state import NodeState
@@ -46,13 +46,17 @@ NOT_BEGUN = Broken(Failure("Halted", "not begun, because the saga turned round")
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a place inherits from all that is round it."""
+    """What a place inherits from all that is round it.
+
+    `broke` says why no further step begins, `spared` which ones had begun by then.
+    """
 
     deadline: datetime | None = None
     halted: Halted = None
     cut: bool = False
     guards: tuple[Guard, ...] = ()
     broke: Failure | None = None
+    spared: frozenset[str] = frozenset()
     retried: bool = False
 
 
@@ -131,7 +135,8 @@ def merged(plans: Sequence[Plan]) -> Plan:
     wanted = [event for part in plans for event in part.decisions]
     stuck = tuple(event for event in wanted if isinstance(event, ev.SagaStuck))
     decisions = tuple(event for event in wanted if not isinstance(event, ev.SagaStuck))
-    if stuck and not decisions and not commands:
+    # A child may take for ever, and a person is needed now.
+    if stuck and not decisions and all(isinstance(c, WatchChild) for c in commands):
         return Plan(stuck[:1])
     wake_at: datetime | None = None
     for part in plans:

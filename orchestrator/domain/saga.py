@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from functools import cached_property
 from typing import Any, Generic
 
+from orchestrator.domain.bounds import checked_count, checked_duration, checked_name, spell_seconds
 from orchestrator.domain.definition import (
     A,
     B,
@@ -17,13 +18,13 @@ from orchestrator.domain.definition import (
     Seconds,
     Sequential,
     as_primitive,
-    checked_name,
 )
-from orchestrator.domain.policies import seconds
-from orchestrator.domain.signatures import counts_parameters, name_of
+from orchestrator.domain.expansion import expand
+from orchestrator.domain.signatures import check_plain
 from orchestrator.domain.steps import Step
-from orchestrator.domain.wrappers import Retry, Timeout, is_composite
-from orchestrator.errors import DefinitionError
+from orchestrator.domain.wrappers import spell_argument
+
+__all__ = ["Child", "Saga", "expand", "fingerprint", "shape", "still_fits", "walk"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,16 +47,13 @@ class Saga(Generic[A, B]):
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
-        from orchestrator.domain.checks import check
+        from orchestrator.domain.checks import check, check_depth
 
-        checked_name(self.name, "saga")
-        if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
-            raise DefinitionError(f"saga {self.name!r}: version is {self.version!r}; count from 1")
-        if self.deadline is not None and seconds(self.deadline) <= timedelta(0):
-            raise DefinitionError(
-                f"saga {self.name!r}: a deadline of {self.deadline} lets nothing run"
-            )
-        as_primitive(self.body, f"Saga({self.name!r})")
+        place = f"saga {checked_name(self.name, 'saga')!r}"
+        checked_count(self.version, f"{place}: version (count from 1)")
+        if self.deadline is not None:
+            checked_duration(self.deadline, f"{place}: deadline")
+        check_depth(as_primitive(self.body, f"Saga({self.name!r})"), place)
         tree = expand(self.body)
         steps = {node.name: node for node in walk(tree) if isinstance(node, Step)}
         object.__setattr__(self, "tree", tree)
@@ -71,21 +69,22 @@ class Saga(Generic[A, B]):
         *key* gives the child's business key; one that belongs to another instance fails the part.
         """
         if key is not None:
-            counts_parameters(key, name_of(key, "key"), 1)
+            check_plain(key, f"{self.name}.child(): key", self.input_type, str)
         return Child(self, key)
 
-    @property
+    @cached_property
     def input_type(self) -> Any:
         """The annotation of the saga's input."""
         return self.tree.input_type
 
-    @property
+    @cached_property
     def output_type(self) -> Any:
         """The annotation of the saga's result."""
         return self.tree.output_type
 
     def __repr__(self) -> str:
-        return f"Saga({self.name!r}, version={self.version}, body={self.body!r})"
+        deadline = "" if self.deadline is None else f", deadline={spell_seconds(self.deadline)}"
+        return f"Saga({self.name!r}, version={self.version}, body={self.body!r}{deadline})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,7 +111,8 @@ class Child(Primitive[In, Out]):
         return self.saga.output_type
 
     def __repr__(self) -> str:
-        return f"{self.saga.name}.child()"
+        key = "" if self.key is None else f"key={spell_argument(self.key)}"
+        return f"{self.saga.name}.child({key})"
 
 
 def walk(node: Primitive[Any, Any]) -> Iterator[Primitive[Any, Any]]:
@@ -120,35 +120,6 @@ def walk(node: Primitive[Any, Any]) -> Iterator[Primitive[Any, Any]]:
     yield node
     for child in node.children:
         yield from walk(child)
-
-
-def expand(
-    node: Primitive[Any, Any], *, own_retries: bool = True, own_limit: bool = True
-) -> Primitive[Any, Any]:
-    """Spell a step's own defaults as the wrappers they stand for: one tree, one set of rules."""
-    match node:
-        case Step():
-            wrapped: Primitive[Any, Any] = node
-            if own_limit and node.limit is not None:
-                wrapped = Timeout(wrapped, node.limit)
-            return Retry(wrapped, node.retries) if own_retries and node.retries else wrapped
-        case Timeout(inner=inner):
-            # A time-out with a retry below it bounds them all; the step's own still bounds each.
-            direct = isinstance(inner, Step)
-            inside = expand(inner, own_retries=own_retries, own_limit=not direct)
-            if direct and isinstance(inside, Retry):
-                return inside.with_children((node.with_children((inside.inner,)),))
-            return node.with_children((inside,))
-        case _ if node.transparent:
-            # Whatever adapts one step leaves to the step what a wrapper further out does not say.
-            retries = own_retries and not isinstance(node, Retry)
-            inner = node.children[0]
-            below = is_composite(inner)
-            return node.with_children(
-                (expand(inner, own_retries=below or retries, own_limit=below or own_limit),)
-            )
-        case _:
-            return node.with_children(tuple(map(expand, node.children)))
 
 
 def shape(node: Primitive[Any, Any]) -> str:

@@ -8,7 +8,7 @@ runs again carries its attempt in the segment (`saga/1/0@2`), a loop its iterati
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -158,6 +158,18 @@ class SagaState:
     def at(self, path: str) -> NodeState:
         """The state of the place *path*, made when it is not there yet."""
         return self.line(path)[-1]
+
+    def known(self, path: str) -> NodeState:
+        """The state of the place *path*; IllegalTransitionError where nothing ever happened."""
+        node = self.root
+        for segment in path.split("/")[1:]:
+            found = node.children.get(segment)
+            if found is None:
+                raise IllegalTransitionError(
+                    f"nothing is known of {path} of saga {self.saga_id}; nothing was changed"
+                )
+            node = found
+        return node
 
     def line(self, path: str) -> list[NodeState]:
         """The states from the root down to *path*, made when they are not there yet."""
@@ -311,13 +323,14 @@ def _probe_retry(state: SagaState, event: ev.ProbeRetryScheduled) -> None:
 
 def _retry_scheduled(state: SagaState, event: ev.RetryScheduled) -> None:
     node = state.at(event.node)
+    retries = node.retries
     if event.target == event.node:
         node.rearm()
         node.since = event.since
     elif again := node.children.get(event.target.rpartition("/")[2]):
         # A scope begins again under a fresh path, which has no state to forget.
         again.rearm()
-    node.retries += 1
+    node.retries = retries + 1
     node.runs += 1
     node.due_at = event.due_at
 
@@ -362,9 +375,11 @@ def _item_failed(state: SagaState, event: ev.ItemFailed) -> None:
 
 
 def _fan_out(state: SagaState, path: str) -> FanOut:
-    found = state.at(path).fan_out
+    found = state.known(path).fan_out
     if found is None:
-        raise IllegalTransitionError(f"{path} of saga {state.saga_id} has no list of items yet")
+        raise IllegalTransitionError(
+            f"{path} of saga {state.saga_id} has no list of items yet; nothing was changed"
+        )
     return found
 
 
@@ -413,9 +428,15 @@ def _deliver(node: NodeState, payload: Json) -> None:
 
 
 def _wait_ended(state: SagaState, event: ev.WaitEnded) -> None:
-    node = state.at(event.node)
+    node = state.known(event.node)
+    waiters = state.waiters.get(event.signal, [])
+    if event.node not in waiters:
+        raise IllegalTransitionError(
+            f"{event.node} of saga {state.saga_id} does not wait for {event.signal!r}; "
+            "nothing was changed"
+        )
+    waiters.remove(event.node)
     node.waiting, node.settled, node.failure = False, Settled.FAILED, event.failure
-    state.waiters[event.signal].remove(event.node)
 
 
 # ---------------------------------------------------------------------------- children and flows
@@ -441,8 +462,8 @@ def _child_undo(state: SagaState, event: ev.ChildUndoRequested) -> None:
 
 
 def _child_ended(state: SagaState, event: ev.ChildEnded) -> None:
-    line = state.line(event.node)
     _fellow(state, event.node).status = event.status
+    line = state.line(event.node)
     node = line[-1]
     node.failure = event.failure
     if event.status == Status.COMPLETED:
@@ -453,9 +474,11 @@ def _child_ended(state: SagaState, event: ev.ChildEnded) -> None:
 
 
 def _fellow(state: SagaState, path: str) -> Fellow:
-    found = state.at(path).fellow
+    found = state.known(path).fellow
     if found is None:
-        raise IllegalTransitionError(f"{path} of saga {state.saga_id} has no child yet")
+        raise IllegalTransitionError(
+            f"{path} of saga {state.saga_id} has no child yet; nothing was changed"
+        )
     return found
 
 
@@ -499,7 +522,8 @@ def _history_limit(state: SagaState, event: ev.HistoryLimitReached) -> None:
 
 def _cancel_requested(state: SagaState, event: ev.CancelRequested) -> None:
     _heard(state, event)
-    if state.status is Status.RUNNING and state.cancel is None:
+    stuck_forward = state.status is Status.STUCK and state.before_stuck is Status.RUNNING
+    if (state.status is Status.RUNNING or stuck_forward) and state.cancel is None:
         state.cancel = event
         _halt(state, f"cancelled: {event.reason}", event.running)
 
@@ -519,18 +543,20 @@ def _compensation_started(state: SagaState, event: ev.CompensationStarted) -> No
 
 
 def _step_compensated(state: SagaState, event: ev.StepCompensated) -> None:
-    line = state.line(event.node)
-    if event.node not in (state.root.to_undo or ()):
-        raise IllegalTransitionError(
-            f"{event.node} of saga {state.saga_id} cannot be compensated: nothing there is to be "
-            "undone"
-        )
-    _taken_back(state, line, event.node)
+    _taken_back(state, event.node)
+    if event.scope:
+        state.at(event.scope).unwinding = True
     for path in event.passed:
         _drop(state.line(path), path)
 
 
-def _taken_back(state: SagaState, line: list[NodeState], path: str) -> None:
+def _taken_back(state: SagaState, path: str) -> None:
+    if path not in (state.root.to_undo or ()):
+        raise IllegalTransitionError(
+            f"{path} of saga {state.saga_id} cannot be compensated: nothing there is to be "
+            "undone; nothing was changed"
+        )
+    line = state.line(path)
     _drop(line, path)
     node = line[-1]
     node.undone, node.doubtful, node.undo_failure, node.undo_due_at = True, False, None, None
@@ -588,9 +614,10 @@ def _step_retried(state: SagaState, event: ev.StepRetried) -> None:
     _heard(state, event)
     line = state.line(event.node)
     node = line[-1]
+    undoing = state.before_stuck is Status.COMPENSATING or event.node in (state.root.to_undo or ())
     node.edited_input = event.input if event.input is not None else node.edited_input
     node.edited_output = event.output if event.output is not None else node.edited_output
-    if state.before_stuck is Status.COMPENSATING or event.node in (state.root.to_undo or ()):
+    if undoing and not event.again:
         node.undo_attempts, node.undo_failure = 0, None
         node.undo_due_at = node.undo_since = None
         node.forget_probes()
@@ -599,11 +626,14 @@ def _step_retried(state: SagaState, event: ev.StepRetried) -> None:
         above.forgive()
     node.rearm()
     node.runs += 1
+    if state.halt is not None:
+        # It was to settle before the saga turns round, and that is what it does now.
+        state.halt = replace(state.halt, running=state.halt.running | {event.node})
 
 
 def _compensation_skipped(state: SagaState, event: ev.CompensationSkipped) -> None:
+    _taken_back(state, event.node)
     _heard(state, event)
-    _taken_back(state, state.line(event.node), event.node)
 
 
 def _step_resolved(state: SagaState, event: ev.StepResolved) -> None:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, Literal, overload
+from typing import Any, Generic, Literal, get_args, get_origin, overload
 
+from orchestrator.domain.bounds import (
+    checked_count,
+    checked_duration,
+    checked_errors,
+    checked_name,
+    checked_reason,
+    shown,
+)
 from orchestrator.domain.context import WorkflowContext
-from orchestrator.domain.definition import A, B, C, D, In, Out, Primitive, Seconds, checked_name
-from orchestrator.domain.policies import Backoff, UndoPolicy, seconds
-from orchestrator.domain.signatures import read_signature
+from orchestrator.domain.definition import A, B, C, D, In, Out, Primitive, Seconds
+from orchestrator.domain.policies import Backoff, UndoPolicy
+from orchestrator.domain.signatures import (
+    accepts,
+    annotation_of,
+    check_plain,
+    counts_parameters,
+    is_generator,
+    may_fit,
+    read_signature,
+    spell,
+)
 from orchestrator.errors import DefinitionError
 
 
@@ -190,33 +206,42 @@ class Step(Primitive[In, Out]):
         """
 
         def declare(action: Callable[..., Any]) -> Callable[..., Any]:
-            limit = None if timeout is None else seconds(timeout)
-            self._fill("asks", Probe(action, limit, retries), "probe")
+            self._fill("asks", _probe(self, action, retries, timeout), "probe")
             return action
 
         return declare if fn is None else declare(fn)
 
     def undo(self, fn: UndoAction[In, Out]) -> Step[In, Out]:
         """A copy of this step that *fn* undoes."""
-        return replace(self, undo_completed=_undo(fn, None, None), sealed=False)
+        undo = _undo(self, "undo_completed", fn, None, None)
+        return replace(self, undo_completed=undo, no_undo_reason=None, sealed=False)
 
     def undo_with(
         self, other: Step[C, Any], bind: Callable[[Completed[In, Out]], C]
     ) -> Step[In, Out]:
-        """A copy of this step that another step undoes, on what *bind* makes of its outcome."""
+        """A copy of this step that another step undoes, on what *bind* makes of its outcome.
+
+        Each attempt of the undo has the other step's time-out; how often it is tried is the
+        compensation's own affair.
+        """
         if not isinstance(other, Step):
-            raise DefinitionError(f"{self.name}.undo_with() takes a step; {other!r} is none")
-
-        async def undo(done: Completed[Any, Any], ctx: WorkflowContext) -> None:
-            await other.action(bind(done), ctx)
-
-        return self.undo(undo)
+            raise DefinitionError(f"{self.name}.undo_with() takes a step; {shown(other)} is none")
+        if other.executor == "process":
+            raise DefinitionError(
+                f"{self.name}.undo_with(): {other.name} runs in a process of its own, which an "
+                "undo cannot; let it be a plain @step"
+            )
+        place = f"{self.name}.undo_with(): bind"
+        check_plain(bind, place, Completed, other.takes, called="(done)")
+        undo = Undo(_bound(other.action, bind), other.limit, transaction=other.transaction)
+        return replace(self, undo_completed=undo, no_undo_reason=None, sealed=False)
 
     def without_undo(self, reason: str) -> Step[In, Out]:
         """A copy of this step that says why it needs no undo."""
-        if not reason.strip():
+        checked_reason(reason, f"{self.name}.without_undo()")
+        if self.undo_of_completed is not None:
             raise DefinitionError(
-                f"{self.name}.without_undo() needs a reason that a reader can judge"
+                f"{self.name}.without_undo(): it has a compensation; take one of the two away"
             )
         return replace(self, no_undo_reason=reason, sealed=False)
 
@@ -237,7 +262,7 @@ class Step(Primitive[In, Out]):
         timeout: Seconds | None,
     ) -> Any:
         def declare(undo: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-            self._fill(slot, _undo(undo, retries, timeout), "compensation")
+            self._fill(slot, _undo(self, slot, undo, retries, timeout), _CALLED[slot])
             return undo
 
         return declare if fn is None else declare(fn)
@@ -249,11 +274,22 @@ class Step(Primitive[In, Out]):
                 f"declare its {what} before the Saga is built"
             )
         if getattr(self, slot) is not None:
-            raise DefinitionError(f"step {self.name!r} has this {what} already")
+            raise DefinitionError(f"step {self.name!r} has this {what} already; declare it once")
+        if self.no_undo_reason is not None and slot != "asks":
+            raise DefinitionError(
+                f"step {self.name!r} says that it needs no undo ({self.no_undo_reason}); "
+                f"take its without_undo() or this {what} away"
+            )
         object.__setattr__(self, slot, value)
 
     def __repr__(self) -> str:
         return self.name
+
+
+_CALLED = {"undo_completed": "compensation", "undo_attempted": "compensation on doubt"}
+
+_LEFT_OUT: Any = object()
+"""The worker's `step_timeout` applies; None means no limit at all."""
 
 
 @overload
@@ -293,7 +329,7 @@ def step(
     *,
     name: str | None = None,
     retries: int = 0,
-    timeout: Seconds | None = -1.0,
+    timeout: Seconds | None = _LEFT_OUT,
     once: bool = False,
     doubt_on: tuple[type[BaseException], ...] | None = None,
     executor: Literal["thread", "process", ""] = "",
@@ -314,13 +350,11 @@ def step(
         made = _step(fn, name, retries, timeout, parameters=2)
         if once and retries:
             raise DefinitionError(
-                f"step {made.name!r}: once=True and retries contradict each other"
+                f"step {made.name!r}: once=True and retries contradict each other; take one away"
             )
-        if executor and inspect.iscoroutinefunction(fn):
-            raise DefinitionError(
-                f"step {made.name!r} is async, so it runs on the event loop; "
-                f'only plain functions go to executor="{executor}"'
-            )
+        if doubt_on is not None:
+            checked_errors(doubt_on, f"step {made.name!r}: doubt_on")
+        _check_executor(made, executor)
         process: Literal["", "process"] = "process" if executor == "process" else ""
         return replace(made, once=once, doubt_on=doubt_on, executor=process)
 
@@ -343,7 +377,7 @@ def transactional(
     *,
     name: str | None = None,
     retries: int = 0,
-    timeout: Seconds | None = -1.0,
+    timeout: Seconds | None = _LEFT_OUT,
 ) -> Any:
     """Make a step of an async function `(input, ctx, db) -> output` that writes to our database.
 
@@ -353,14 +387,13 @@ def transactional(
     """
 
     def declare(fn: Callable[..., Any]) -> Step[Any, Any]:
-        wanted = _wanted_transaction(fn)
-        if wanted is None:
+        if callable(fn) and not inspect.iscoroutinefunction(fn):
             raise DefinitionError(
-                f"{getattr(fn, '__name__', fn)!r} must take (input, ctx, db), db annotated as "
-                "AsyncSession, AsyncConnection or asyncpg.Connection"
+                f"{_name_of(fn)} is @transactional, so it must be an async function "
+                "(input, ctx, db): what it awaits is the database"
             )
         made = _step(fn, name, retries, timeout, parameters=3)
-        return replace(made, transaction=wanted)
+        return replace(made, transaction=_wanted_transaction(fn, f"step {made.name!r}"))
 
     return declare if fn is None else declare(fn)
 
@@ -373,31 +406,122 @@ def _step(
     *,
     parameters: int,
 ) -> Step[Any, Any]:
-    named = str(name or getattr(fn, "__name__", ""))
+    if not callable(fn) or isinstance(fn, type):
+        raise DefinitionError(f"{shown(fn)} cannot be a step; make one of a function (input, ctx)")
+    named = _name_of(fn) if name is None else name
     if named == "<lambda>":
         raise DefinitionError("a step needs a named function; a lambda cannot be told apart")
-    checked_name(named, "step")
-    takes, gives = read_signature(fn, named, parameters=parameters)
-    limit = None if timeout is None or timeout == -1.0 else seconds(timeout)
-    if limit is not None and limit <= timedelta(0):
-        raise DefinitionError(f"step {named!r}: a time-out of {timeout} never lets it run")
-    if retries < 0:
-        raise DefinitionError(f"step {named!r}: retries is {retries}; 0 means one attempt only")
+    place = f"step {checked_name(named, 'step')!r}"
+    if is_generator(fn):
+        raise DefinitionError(f"{place} yields; a step gives one output, so let it return that")
+    if parameters == 2 and not accepts(fn, 2) and accepts(fn, 3):
+        place = f"{place} (one that writes to our database is @transactional)"
+    takes, gives = read_signature(fn, place, parameters=parameters)
+    limit = None
+    if timeout is not None and timeout is not _LEFT_OUT:
+        limit = checked_duration(timeout, f"{place}: timeout (None means no limit)")
+    checked_count(retries, f"{place}: retries", least=0)
     return Step(named, fn, takes, gives, retries, limit, timeout is None)
 
 
-def _wanted_transaction(fn: Callable[..., Any]) -> Any:
-    """The annotation of a third parameter; None when there is none."""
-    try:
-        found = list(inspect.signature(fn).parameters.values())
-        hints = typing.get_type_hints(fn)
-    except (TypeError, ValueError, NameError):
-        return None
-    return hints.get(found[2].name) if len(found) > 2 else None
+def _name_of(fn: Callable[..., Any]) -> str:
+    name = getattr(fn, "__name__", None)
+    if not isinstance(name, str):
+        raise DefinitionError(f'{shown(fn)} has no name; give it one: @step(name="...")')
+    return name
 
 
-def _undo(fn: Callable[..., Awaitable[None]], retries: int | None, timeout: Seconds | None) -> Undo:
-    if isinstance(fn, Primitive) or not callable(fn):
-        raise DefinitionError(f"{fn!r} cannot undo anything; give a function (done, ctx)")
-    limit = None if timeout is None else seconds(timeout)
-    return Undo(fn, limit, UndoPolicy(max_retries=retries), _wanted_transaction(fn))
+def _check_executor(made: Step[Any, Any], executor: object) -> None:
+    place, fn = f"step {made.name!r}", made.action
+    if executor not in ("", "thread", "process"):
+        raise DefinitionError(f'{place}: executor is {shown(executor)}; say "thread" or "process"')
+    if executor and inspect.iscoroutinefunction(fn):
+        raise DefinitionError(
+            f"{place} is async, so it runs on the event loop; only plain functions go to "
+            f'executor="{executor}"'
+        )
+    top_level = inspect.isfunction(fn) and "<" not in fn.__qualname__
+    if executor == "process" and not top_level:
+        raise DefinitionError(
+            f'{place} cannot be found by another process: with executor="process" its function '
+            "stands at the top level of a module, and is no closure, method or callable object"
+        )
+
+
+def _wanted_transaction(fn: Callable[..., Any], place: str) -> Any:
+    """The annotation of the third parameter, which says what it gets."""
+    wanted = annotation_of(fn, 2, place)
+    if not isinstance(get_origin(wanted) or wanted, type):
+        raise DefinitionError(
+            f"{place}: the third parameter is the database, so annotate it as AsyncSession, "
+            "AsyncConnection or asyncpg.Connection"
+        )
+    return wanted
+
+
+def _undo(
+    step: Step[Any, Any],
+    slot: str,
+    fn: Callable[..., Awaitable[None]],
+    retries: int | None,
+    timeout: Seconds | None,
+) -> Undo:
+    what = f"{_CALLED[slot]} of {step.name!r}"
+    if not callable(fn) or isinstance(fn, type) or is_generator(fn):
+        raise DefinitionError(
+            f"{shown(fn)} cannot undo anything; give a function (done, ctx), or say "
+            f"{step.name}.undo_with(step, bind)"
+        )
+    in_transaction = not accepts(fn, 2) and accepts(fn, 3)
+    if not in_transaction:
+        counts_parameters(fn, what, 2, "(done, ctx)")
+    _check_outcome(step, Completed if slot == "undo_completed" else Attempted, fn, what)
+    if retries is not None:
+        checked_count(retries, f"{what}: retries", least=0)
+    limit = None if timeout is None else checked_duration(timeout, f"{what}: timeout")
+    wanted = _wanted_transaction(fn, what) if in_transaction else None
+    return Undo(fn, limit, UndoPolicy(max_retries=retries), wanted)
+
+
+def _probe(
+    step: Step[Any, Any], fn: Callable[..., Any], retries: int, timeout: Seconds | None
+) -> Probe:
+    what = f"probe of {step.name!r}"
+    if not callable(fn) or isinstance(fn, type) or is_generator(fn):
+        raise DefinitionError(f"{shown(fn)} cannot be a probe; give a function (tried, ctx)")
+    _, gives = read_signature(fn, what, parameters=2, called="(tried, ctx)")
+    if not may_fit(gives, Happened | NotHappened | Unknown):
+        raise DefinitionError(
+            f"{what} gives {spell(gives)}; it gives Happened(output), NotHappened() or Unknown()"
+        )
+    _check_outcome(step, Attempted, fn, what)
+    checked_count(retries, f"{what}: retries", least=0)
+    limit = None if timeout is None else checked_duration(timeout, f"{what}: timeout")
+    return Probe(fn, limit, retries)
+
+
+def _check_outcome(
+    step: Step[Any, Any], kind: type[Any], fn: Callable[..., Any], what: str
+) -> None:
+    """Refuse a function that takes the outcome of another kind, or of another step."""
+    wanted = annotation_of(fn, 0, what)
+    if wanted is None:
+        return
+    one, other = (get_args(wanted) or (Any, Any))[:2] if get_origin(wanted) is kind else (Any, Any)
+    if not may_fit(kind, wanted) or not may_fit(step.takes, one) or not may_fit(step.gives, other):
+        is_called = f"{kind.__name__}[{spell(step.takes)}, {spell(step.gives)}]"
+        raise DefinitionError(
+            f"{what} takes {spell(wanted)}, but it is called with {is_called}; let it take that"
+        )
+
+
+def _bound(action: Callable[..., Any], bind: Callable[[Any], Any]) -> Callable[..., Any]:
+    """*action* as an undo; a plain function stays plain, so that it runs in a thread."""
+
+    async def undo(done: Completed[Any, Any], ctx: WorkflowContext, *db: Any) -> None:
+        await action(bind(done), ctx, *db)
+
+    def plain_undo(done: Completed[Any, Any], ctx: WorkflowContext) -> None:
+        action(bind(done), ctx)
+
+    return undo if inspect.iscoroutinefunction(action) else plain_undo

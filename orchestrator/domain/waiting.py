@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic
+from typing import Any, Generic, get_origin
 
-from orchestrator.domain.definition import B, Primitive, Seconds, Through, checked_name
-from orchestrator.domain.policies import seconds
+from orchestrator.domain.bounds import checked_duration, checked_name, shown, spell_seconds
+from orchestrator.domain.definition import B, Primitive, Seconds, Through
+from orchestrator.domain.signatures import spell
 from orchestrator.errors import DefinitionError
 
 
@@ -18,23 +19,22 @@ class Sleep(Through):
     duration: timedelta
 
     def __post_init__(self) -> None:
-        if self.duration < timedelta(0):
-            raise DefinitionError(f"sleep: {self.duration} is negative")
+        checked_duration(self.duration, "sleep: duration", zero=True)
 
     @property
     def label(self) -> str:
-        return f"sleep {self.duration.total_seconds():g} s"
+        return f"sleep {spell_seconds(self.duration)} s"
 
     def __repr__(self) -> str:
-        return f"sleep({self.duration.total_seconds():g})"
+        return f"sleep({spell_seconds(self.duration)})"
 
 
 def sleep(duration: Seconds) -> Sleep:
     """Wait for *duration* (seconds or timedelta), then pass the input on."""
-    return Sleep(seconds(duration))
+    return Sleep(checked_duration(duration, "sleep: duration", zero=True))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Signal(Generic[B]):
     """A named message that a running saga can be sent, with the type of its payload."""
 
@@ -43,10 +43,19 @@ class Signal(Generic[B]):
 
     def __post_init__(self) -> None:
         checked_name(self.name, "signal")
+        model = get_origin(self.model) or self.model
+        if not isinstance(model, type) or issubclass(model, Primitive):
+            raise DefinitionError(
+                f"signal {self.name!r}: the model of its payload is a type, not "
+                f"{shown(self.model)}; use a pydantic model, a dataclass or a JSON type"
+            )
 
     def wait(self, within: Seconds | None = None) -> Primitive[object, B]:
         """Wait for the next one; its payload is the output. Fails after *within* (TimeoutError)."""
-        return Wait(self, None if within is None else seconds(within))
+        return Wait(self, checked_patience(within, self.name))
+
+    def __repr__(self) -> str:
+        return f"Signal({self.name!r}, {spell(self.model)})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,8 +66,9 @@ class Wait(Primitive[object, B]):
     within: timedelta | None = None
 
     def __post_init__(self) -> None:
-        if self.within is not None and self.within <= timedelta(0):
-            raise DefinitionError(f"waiting {self.within} for {self.signal.name!r} never succeeds")
+        if not isinstance(self.signal, Signal):
+            raise DefinitionError(f"what is waited for is a Signal, not {shown(self.signal)}")
+        checked_patience(self.within, self.signal.name)
 
     @property
     def label(self) -> str:
@@ -77,4 +87,10 @@ class Wait(Primitive[object, B]):
         return self.signal.model
 
     def __repr__(self) -> str:
-        return f"{self.signal.name}.wait()"
+        within = "" if self.within is None else f"within={spell_seconds(self.within)}"
+        return f"{self.signal.name}.wait({within})"
+
+
+def checked_patience(within: Seconds | None, signal: str) -> timedelta | None:
+    """How long is waited for a signal; None for ever. Raises DefinitionError."""
+    return None if within is None else checked_duration(within, f"wait for {signal!r}: within")

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+from orchestrator.domain.bounds import (
+    checked_count,
+    checked_duration,
+    checked_errors,
+    checked_name,
+    checked_number,
+    spell_number,
+    spell_seconds,
+)
 from orchestrator.domain.context import View
-from orchestrator.domain.definition import In, Out, Primitive, Pure, Seconds, as_primitive
+from orchestrator.domain.definition import (
+    In,
+    Out,
+    Primitive,
+    Pure,
+    Seconds,
+    as_primitive,
+    in_brackets,
+)
 from orchestrator.domain.policies import Backoff, seconds
-from orchestrator.domain.signatures import name_of, read_signature
-from orchestrator.errors import DefinitionError
+from orchestrator.domain.signatures import check_plain, name_of
 
 W = TypeVar("W", bound="Wrapper[Any, Any]")
 Given = TypeVar("Given")
@@ -23,8 +39,15 @@ class Wrapper(Primitive[In, Out]):
 
     inner: Primitive[Any, Any]
 
+    spelling: ClassVar[str] = ""
+    """The function that makes it, where that is what people write."""
+
     def __post_init__(self) -> None:
-        as_primitive(self.inner, type(self).__name__)
+        as_primitive(self.inner, self.spelling or type(self).__name__)
+
+    @property
+    def passes_on(self) -> bool:
+        return self.inner.passes_on
 
     @property
     def children(self) -> tuple[Primitive[Any, Any], ...]:
@@ -34,7 +57,14 @@ class Wrapper(Primitive[In, Out]):
         return replace(self, inner=children[0])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.inner!r})"
+        given = [repr(self.inner)]
+        for part in fields(self)[1:]:
+            value = getattr(self, part.name)
+            if part.default is MISSING and not self.spelling:
+                given.append(spell_argument(value))
+            elif value != part.default:
+                given.append(f"{part.name}={spell_argument(value)}")
+        return f"{self.spelling or type(self).__name__}({', '.join(given)})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,12 +88,11 @@ class Retry(Wrapper[In, Out]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_retries < 0:
-            raise DefinitionError(f"max_retries is {self.max_retries}; 0 means one attempt only")
-        if self.factor < 1:
-            raise DefinitionError(f"factor is {self.factor}; waits must not shrink (1 or more)")
-        if seconds(self.initial) < timedelta(0) or seconds(self.cap) < timedelta(0):
-            raise DefinitionError("a wait cannot be negative")
+        checked_count(self.max_retries, "Retry: max_retries", least=0)
+        checked_duration(self.initial, "Retry: initial", zero=True)
+        checked_number(self.factor, "Retry: factor (waits do not shrink)", least=1)
+        checked_duration(self.cap, "Retry: cap", zero=True)
+        checked_errors(self.on, "Retry: on")
 
     @property
     def backoff(self) -> Backoff:
@@ -73,9 +102,6 @@ class Retry(Wrapper[In, Out]):
     @property
     def label(self) -> str:
         return f"retry up to {self.max_retries} times"
-
-    def __repr__(self) -> str:
-        return f"Retry({self.inner!r}, {self.max_retries})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,15 +115,11 @@ class Timeout(Wrapper[In, Out]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if seconds(self.after) <= timedelta(0):
-            raise DefinitionError(f"a time-out of {self.after} never lets anything run")
+        checked_duration(self.after, "Timeout: after")
 
     @property
     def label(self) -> str:
-        return f"within {seconds(self.after).total_seconds():g} s"
-
-    def __repr__(self) -> str:
-        return f"Timeout({self.inner!r}, {seconds(self.after).total_seconds():g})"
+        return f"within {spell_seconds(self.after)} s"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,6 +128,11 @@ class Scope(Wrapper[In, Out]):
 
     inner: Primitive[In, Out]
     name: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name != "":
+            checked_name(self.name, "scope")
 
     @property
     def label(self) -> str:
@@ -125,7 +152,7 @@ class Pivot(Wrapper[In, Out]):
     transparent = True
 
     def __repr__(self) -> str:
-        return f"{self.inner!r}.pivot()"
+        return f"{in_brackets(self.inner)}.pivot()"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,11 +162,15 @@ class Keep(Wrapper[In, tuple[Any, Out]]):
     transparent = True
 
     @property
+    def passes_on(self) -> bool:
+        return False
+
+    @property
     def output_type(self) -> Any:
         return tuple[self.inner.input_type, self.inner.output_type]  # type: ignore[name-defined]  # built at run time
 
     def __repr__(self) -> str:
-        return f"{self.inner!r}.keep()"
+        return f"{in_brackets(self.inner)}.keep()"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -151,12 +182,14 @@ class Using(Wrapper[Any, Out]):
 
     transparent = True
 
+    @property
+    def passes_on(self) -> bool:
+        return False
+
     @classmethod
     def of(cls, inner: Primitive[Any, Out], bind: Callable[[View], Any]) -> Using[Out]:
-        """Checks *bind*: a plain function of one parameter. Raises DefinitionError."""
-        if isinstance(bind, Primitive) or not callable(bind):
-            raise DefinitionError(f"using() takes a function of the view, not {bind!r}")
-        read_signature(bind, name_of(bind, "using"), parameters=1)
+        """Checks *bind*: a plain function of the view, which gives what *inner* takes."""
+        check_plain(bind, "using", View, inner.input_type, called="(view)")
         return cls(inner, bind, name_of(bind, "using"))
 
     @property
@@ -168,7 +201,21 @@ class Using(Wrapper[Any, Out]):
         return Any
 
     def __repr__(self) -> str:
-        return f"{self.inner!r}.using(...)"
+        return f"{in_brackets(self.inner)}.using({spell_argument(self.bind)})"
+
+
+def spell_argument(value: object) -> str:
+    """How an argument is written where it was given."""
+    if isinstance(value, timedelta):
+        return spell_seconds(value)
+    if isinstance(value, float):
+        return spell_number(value)
+    if isinstance(value, tuple):
+        inside = ", ".join(map(spell_argument, value))
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if isinstance(value, type) or (callable(value) and not isinstance(value, Primitive)):
+        return str(getattr(value, "__name__", repr(value)))
+    return repr(value)
 
 
 def below_adapters(node: Primitive[Any, Any]) -> Primitive[Any, Any]:

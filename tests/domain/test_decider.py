@@ -10,12 +10,15 @@ import pytest
 from orchestrator.domain import events as ev
 from orchestrator.domain.commands import Plan, RunCompensation, RunStep, Succeeded
 from orchestrator.domain.decider import plan
-from orchestrator.domain.definition import Parallel, Primitive, Retry, Sequential, Timeout, pure
+from orchestrator.domain.definition import Parallel, Primitive, Sequential, pure
 from orchestrator.domain.events import ENDED, Failure, Status
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import SagaState
 from orchestrator.domain.steps import Step, step
+from orchestrator.domain.wrappers import Retry, Timeout
 from tests.spec import BROKEN, DECLINED, START, UNKNOWN, Drive, given, kinds
+
+pytestmark = pytest.mark.filterwarnings("ignore::orchestrator.errors.DefinitionWarning")
 
 
 async def act(value: Any, ctx: Any) -> Any:
@@ -27,7 +30,9 @@ async def take_back(done: Any, ctx: Any) -> None:
 
 
 def plain(name: str, **options: Any) -> Step[Any, Any]:
-    return step(name=name, **options)(act)
+    decorate: Any = step(name=name, **options)
+    made: Step[Any, Any] = decorate(act)
+    return made
 
 
 def kept(name: str, **options: Any) -> Step[Any, Any]:

@@ -22,6 +22,8 @@ from orchestrator.domain.events import Event, Json, Status
 from orchestrator.domain.state import fold
 from tests.spec import BROKEN, SAGA_ID, UNKNOWN, begin
 
+pytestmark = pytest.mark.filterwarnings("ignore::orchestrator.errors.DefinitionWarning")
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator.domain.definition import Parallel, Retry, Sequential, Timeout, pure
+from orchestrator.domain.branching import Fallback
+from orchestrator.domain.definition import Parallel, Sequential, pure
+from orchestrator.domain.guards import Budget, Cache, CircuitBreaker, RateLimit
 from orchestrator.domain.pairs import Compensation
-from orchestrator.domain.saga import Saga, is_composite, walk
+from orchestrator.domain.saga import Saga, still_fits, walk
 from orchestrator.domain.steps import Step, step
+from orchestrator.domain.waiting import sleep
+from orchestrator.domain.wrappers import Keep, Pivot, Retry, Scope, Timeout, Using
 from orchestrator.errors import DefinitionError
+
+NAN, INF = float("nan"), float("inf")
 
 
 async def act(value: Any, ctx: Any) -> Any:
@@ -20,6 +26,12 @@ async def act(value: Any, ctx: Any) -> Any:
 
 def make(name: str, **options: Any) -> Step[Any, Any]:
     return step(name=name, **options)(act)
+
+
+_LETTERS = {
+    "Sequential": "S", "Parallel": "P", "Fallback": "F", "Scope": "Scope", "Keep": "K",
+    "Using": "U", "Pivot": "!",
+}  # fmt: skip
 
 
 def shape(node: Any) -> str:
@@ -33,12 +45,17 @@ def shape(node: Any) -> str:
         case Timeout(after=after):
             after = after if isinstance(after, timedelta) else timedelta(seconds=after)
             return f"T{after.total_seconds():g}({inner})"
-        case Sequential():
-            return f"S({inner})"
-        case Parallel():
-            return f"P({inner})"
+        case Sequential() | Parallel() | Fallback() | Scope() | Keep() | Using() | Pivot():
+            return f"{_LETTERS[type(node).__name__]}({inner})"
+        case CircuitBreaker() | RateLimit() | Cache() | Budget():
+            return f"{type(node).__name__}({inner})"
         case _:
-            return str(node.name)
+            return str(getattr(node, "name", node))
+
+
+def own() -> Step[Any, Any]:
+    """A step with retries and a time-out of its own."""
+    return make("a", retries=3, timeout=5)
 
 
 def tree(body: Any) -> str:
@@ -55,21 +72,51 @@ def tree(body: Any) -> str:
         ("a/b", 1, "use 1 to 100 letters"),
         ("a@b", 1, "use 1 to 100 letters"),
         ("a\nb", 1, "use 1 to 100 letters"),
+        ("-a", 1, "the first a letter, a digit or '_'"),
+        (".", 1, "use 1 to 100 letters"),
+        ("x" * 101, 1, "use 1 to 100 letters"),
+        (None, 1, "saga name None"),
+        (7, 1, "saga name 7"),
         ("<lambda>", 1, "use 1 to 100 letters"),
-        ("s", 0, "version is 0; count from 1"),
-        ("s", -1, "version is -1"),
-        ("s", True, "version is True"),
-        ("s", "1", "version is '1'"),
+        ("s", 0, r"saga 's': version \(count from 1\) is 0; give a whole number from 1"),
+        ("s", -1, "is -1"),
+        ("s", True, "is True"),
+        ("s", "1", "is '1'"),
+        ("s", 1.0, "is 1.0"),
+        ("s", None, "is None"),
+        ("s", 2**31, "is 2147483648"),
     ],
 )
-def test_a_wrong_name_or_version_is_refused(name: str, version: Any, match: str) -> None:
+def test_a_wrong_name_or_version_is_refused(name: Any, version: Any, match: str) -> None:
     with pytest.raises(DefinitionError, match=match):
         Saga(name, version, make("a"))
+
+
+@pytest.mark.parametrize("bad", [0, -1, NAN, INF, 1e30, 10**400, True, "5", timedelta.max])
+def test_a_deadline_is_a_time_above_nothing(bad: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"saga 's': deadline is .*; give"):
+        Saga("s", 1, make("a"), deadline=bad)
+
+
+def test_a_saga_is_printed_as_it_is_written() -> None:
+    built = Saga("s", 1, make("a") >> make("b"))
+    assert repr(built) == "Saga('s', version=1, body=a >> b)"
+    assert repr(Saga("s", 2, make("a"), deadline=timedelta(days=3))) == (
+        "Saga('s', version=2, body=a, deadline=259200)"
+    )
+    assert repr(built.child()) == "s.child()"
+    assert repr(built.child(key=str.upper)) == "s.child(key=upper)"
 
 
 def test_a_body_that_is_no_flow_is_refused() -> None:
     with pytest.raises(DefinitionError, match=r"Saga\('s'\): act is a bare function"):
         Saga("s", 1, act)  # type: ignore[arg-type]  # what the test is about
+
+
+def test_a_saga_is_no_body_of_a_saga() -> None:
+    inner: Any = Saga("inner", 1, make("a"))
+    with pytest.raises(DefinitionError, match=r"inner is a whole saga; .* inner\.child\(\)"):
+        Saga("s", 1, inner)
 
 
 def test_one_step_in_two_places_is_refused_until_it_is_named() -> None:
@@ -123,10 +170,69 @@ def test_a_saga_has_the_types_of_its_flow() -> None:
         (lambda: make("a", retries=3, timeout=5).timeout(9), "R3(T9(a))"),
         (lambda: make("a", retries=3, timeout=5).timeout(9).retry(1), "R1(T9(a))"),
         (lambda: make("a", retries=3, timeout=5).retry(1).timeout(9), "T9(R1(T5(a)))"),
+        # nesting is the semantics: inside of a time-out bounds each attempt, outside all of them
+        (lambda: own().timeout(9).timeout(60), "T60(R3(T9(a)))"),
+        (lambda: own().retry(1).retry(2), "R2(R1(T5(a)))"),
+        (lambda: own().timeout(9).retry(1).timeout(60), "T60(R1(T9(a)))"),
+        (lambda: own().retry(1).timeout(60).retry(2), "R2(T60(R1(T5(a))))"),
+        # what only adapts the step is looked through, whichever comes first
+        (lambda: own().circuit("c"), "CircuitBreaker(R3(T5(a)))"),
+        (lambda: own().circuit("c").retry(1), "R1(CircuitBreaker(T5(a)))"),
+        (lambda: own().circuit("c").timeout(9), "R3(T9(CircuitBreaker(a)))"),
+        (lambda: own().circuit("c").timeout(9).retry(1), "R1(T9(CircuitBreaker(a)))"),
+        (lambda: own().timeout(9).circuit("c"), "CircuitBreaker(R3(T9(a)))"),
+        (lambda: own().timeout(9).circuit("c").retry(1), "R1(CircuitBreaker(T9(a)))"),
+        (lambda: own().retry(1).circuit("c").timeout(9), "T9(CircuitBreaker(R1(T5(a))))"),
+        (
+            lambda: own().timeout(10).retry(5, on=(OSError,)).circuit("bank", failures=5),
+            "CircuitBreaker(R5(T10(a)))",
+        ),
+        (lambda: own().pivot(), "!(R3(T5(a)))"),
+        (lambda: own().pivot().timeout(9), "R3(T9(!(a)))"),
+        (lambda: own().pivot().retry(1), "R1(!(T5(a)))"),
+        (lambda: own().timeout(9).pivot(), "!(R3(T9(a)))"),
+        (lambda: own().keep(), "K(R3(T5(a)))"),
+        (lambda: own().keep().timeout(9), "R3(T9(K(a)))"),
+        (lambda: own().keep().retry(1), "R1(K(T5(a)))"),
+        (lambda: own().using(lambda v: v.input), "U(R3(T5(a)))"),
+        (lambda: own().using(lambda v: v.input).timeout(9), "R3(T9(U(a)))"),
+        (lambda: own().using(lambda v: v.input).retry(1), "R1(U(T5(a)))"),
+        (lambda: own().cache(60).timeout(9), "R3(T9(Cache(a)))"),
+        (lambda: own().cache(60).retry(1), "R1(Cache(T5(a)))"),
+        (lambda: own().rate_limit("r", 1).retry(1).timeout(60), "T60(R1(RateLimit(T5(a))))"),
+        (
+            lambda: own().circuit("c").rate_limit("r", 1).budget(1).pivot().keep().timeout(9),
+            "R3(T9(K(!(Budget(RateLimit(CircuitBreaker(a)))))))",
+        ),
+        # a mapped step is a step: what stands round both stands round the step
+        (lambda: own().map(str), "S(R3(T5(a)),str)"),
+        (lambda: own().map(str).timeout(9), "S(R3(T9(a)),str)"),
+        (lambda: own().map(str).retry(1), "S(R1(T5(a)),str)"),
+        (lambda: own().map(str).timeout(9).map(len).retry(1), "S(R1(T9(a)),str,len)"),
+        (lambda: (pure(abs) >> own() >> pure(str)).retry(1), "S(abs,R1(T5(a)),str)"),
+        (lambda: own().circuit("c").map(str).retry(1), "S(R1(CircuitBreaker(T5(a))),str)"),
+        (lambda: own().map(str).using(lambda v: v.input).retry(1), "S(R1(U(T5(a))),str)"),
+        (lambda: own().map(str).cache(60), "S(Cache(R3(T5(a))),str)"),
+        (lambda: make("b") >> own().map(str).retry(1) >> make("c"), "S(b,R1(T5(a)),str,c)"),
+        (lambda: own().map(str).keep().retry(1), "R1(K(S(R3(T5(a)),str)))"),
+        (lambda: (own().map(str) >> make("b")).retry(1), "R1(S(R3(T5(a)),str,b))"),
+        (lambda: own().map(str).scope().retry(1), "R1(Scope(S(R3(T5(a)),str)))"),
+        (lambda: own().map(str).fallback(make("b").map(str)), "F(S(R3(T5(a)),str),S(b,str))"),
         # around a composite it is another thing: the defaults stay
         (lambda: Retry(make("a", retries=3) >> make("b"), 1), "R1(S(R3(a),b))"),
         (lambda: Timeout(make("a", timeout=5) >> make("b"), 9), "T9(S(T5(a),b))"),
-        (lambda: Compensation(((make("a", retries=2), None),)), "S(R2(a))"),
+        (lambda: own().scope().timeout(9).retry(1), "R1(T9(Scope(R3(T5(a)))))"),
+        (lambda: own().fallback(make("b")).retry(1), "R1(F(R3(T5(a)),b))"),
+        (lambda: Compensation(((make("a", retries=2), None),)), "Scope(S(R2(a)))"),
+        (
+            lambda: Compensation(((make("a", retries=2), None), (make("b"), None))).retry(1),
+            "R1(Scope(S(R2(a),b)))",
+        ),
+        (
+            lambda: Compensation(((make("a"), None), (make("b"), None))) >> make("c"),
+            "S(Scope(S(a,b)),c)",
+        ),
+        (lambda: sleep(1).retry(1).timeout(5), "T5(R1(sleep(1)))"),
         (lambda: pure(str), "str"),
     ],
 )
@@ -150,7 +256,7 @@ def body(**options: Any) -> Any:
 
 
 def test_the_formula_of_the_fingerprint_never_changes() -> None:
-    assert Saga("s", 1, body()).fingerprint == "3d3e1c70202bf5ea"
+    assert Saga("s", 1, body()).fingerprint == ("517c31597c1b.9155da0cbc06.8dbde50a5681")
 
 
 def test_the_fingerprint_ignores_what_no_history_depends_on() -> None:
@@ -159,40 +265,46 @@ def test_the_fingerprint_ignores_what_no_history_depends_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "parts"),
     [
-        lambda: body(retries=2),
-        lambda: make("x") >> (make("b") | make("c")) >> pure(str),
-        lambda: make("a") >> (make("c") | make("b")) >> pure(str),
-        lambda: make("a") >> make("b") >> make("c") >> pure(str),
-        lambda: make("a") >> (make("b") | make("c")) >> pure(repr),
-        lambda: make("a") >> (make("b") | make("c")),
-        lambda: Timeout(body(), 5),
+        (lambda: body(retries=2), {0}),
+        (lambda: make("x") >> (make("b") | make("c")) >> pure(str), {0}),
+        (lambda: make("a") >> (make("c") | make("b")) >> pure(str), {1}),
+        (lambda: make("a") >> (make("b") | make("c")).retry() >> pure(str), {1}),
+        (lambda: make("a") >> (make("b") | make("c")) >> pure(repr), {2}),
+        (lambda: make("a") >> (make("b") | make("c")), {2}),
+        (lambda: make("a") >> make("b") >> make("c") >> pure(str), {1, 2, 3}),
+        (lambda: Timeout(body(), 5), {0, 1, 2}),
     ],
 )
-def test_the_fingerprint_changes_with_the_shape(other: Any) -> None:
-    assert Saga("s", 1, other()).fingerprint != Saga("s", 1, body()).fingerprint
-
-
-# ---------------------------------------------------------------------------- composites
+def test_the_fingerprint_changes_with_the_shape_of_each_part(other: Any, parts: set[int]) -> None:
+    one = Saga("s", 1, body()).fingerprint.split(".")
+    two = Saga("s", 1, other()).fingerprint.split(".")
+    differ = {i for i in range(max(len(one), len(two))) if one[i : i + 1] != two[i : i + 1]}
+    assert differ == parts
 
 
 @pytest.mark.parametrize(
-    ("node", "composite"),
+    ("begun", "present", "reached", "fits"),
     [
-        (lambda: make("a"), False),
-        (lambda: pure(str), False),
-        (lambda: make("a").retry(1).timeout(2).retry(3), False),
-        (lambda: make("a") >> make("b"), True),
-        (lambda: make("a") | make("b"), True),
-        (lambda: Timeout(Retry(make("a") >> make("b")), 5), True),
-        (lambda: Compensation(((make("a"), None),)), True),
+        ("a.b.c", "a.b.c", 2, True),
+        ("a.b.c", "a.b.c", 9, True),
+        ("a.b.c", "a.b.x", 1, True),
+        ("a.b.c", "a.b.x", 2, False),
+        ("a.b", "a.b.c", 1, True),
+        ("a.b.c", "a.b", 1, True),
+        ("a.b.c", "a.b", 2, False),
+        ("a.b", "x.b", 0, False),
+        ("a", "a", 0, True),
+        ("a", "x", 0, False),
+        ("a", "a.b", 0, False),
+        ("a.b", "a", 0, False),
     ],
 )
-def test_a_wrapper_is_a_scope_round_what_can_complete_more_than_one_thing(
-    node: Any, composite: bool
+def test_an_instance_goes_on_when_all_that_it_reached_is_as_it_was(
+    begun: str, present: str, reached: int, fits: bool
 ) -> None:
-    assert is_composite(node()) is composite
+    assert still_fits(begun, present, reached) is fits
 
 
 def test_walking_goes_parents_first_in_written_order() -> None:
