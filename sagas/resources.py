@@ -7,20 +7,25 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from sagas.models import LocalModels, ModelClient
 from sagas.participants.bank import Bank
-from sagas.participants.install import install
+from sagas.participants.credit import CreditBureau
+from sagas.participants.desk import Desk
+from sagas.participants.lender import Lender
 from sagas.participants.mail import Mail
 from sagas.participants.parcels import Parcels
 from sagas.participants.receipts import Receipts
+from sagas.participants.seed import open_for_business
 from sagas.participants.stock import Stock
+from sagas.participants.travel import Travel
 from sagas.participants.users import Users
 
 
 @asynccontextmanager
 async def resources(dsn: str, *, connections: int = 8) -> AsyncIterator[dict[type, object]]:
-    """Open the participants of one worker, their schema installed; close them at the end."""
+    """Open the participants of one worker, installed and with their catalogue; close them at the end."""
     async with open_pool(dsn, connections=connections) as pool:
-        await install(pool)
+        await open_for_business(pool)
         yield {
             Stock: Stock(pool),
             Bank: Bank(pool),
@@ -28,6 +33,11 @@ async def resources(dsn: str, *, connections: int = 8) -> AsyncIterator[dict[typ
             Receipts: Receipts(pool),
             Users: Users(pool),
             Mail: Mail(pool),
+            Travel: Travel(pool),
+            CreditBureau: CreditBureau(pool),
+            Lender: Lender(pool),
+            Desk: Desk(pool),
+            ModelClient: LocalModels(),
         }
 
 

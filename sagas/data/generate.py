@@ -1,4 +1,4 @@
-"""Make `catalogue.json`, `orders.jsonl` and `expected.json`: run `python -m sagas.data.generate`.
+"""Make the files beside this module: run `python -m sagas.data.generate`.
 
 Which orders fail, and why, is decided by the data alone: any order of processing gives the same outcome.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from random import Random
-from typing import Any, TypeVar
+from typing import Any
+
+from sagas.data.dice import Dice
+from sagas.data.samples import make_samples
 
 ORDERS = 500
 FAILURES = {
@@ -63,27 +65,6 @@ FAR_CUSTOMERS, TAXLESS_CUSTOMER = (10, 35), 22
 SOLD_OUT = (7, 18, 33)
 
 Row = dict[str, Any]
-T = TypeVar("T")
-
-
-class Dice:
-    """Choices that are the same on every version of Python: only `Random.random` promises that."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = Random(seed)
-
-    def number(self, low: int, high: int) -> int:
-        """A number from *low* to *high*, both included."""
-        return low + int(self._random.random() * (high - low + 1))
-
-    def pick(self, choices: Sequence[T]) -> T:
-        """One of the choices."""
-        return choices[self.number(0, len(choices) - 1)]
-
-    def shuffled(self, items: Sequence[T]) -> list[T]:
-        """The items in another order."""
-        order = sorted((self._random.random(), n) for n in range(len(items)))
-        return [items[n] for _, n in order]
 
 
 def make(seed: int = 2026) -> dict[str, str]:
@@ -96,8 +77,12 @@ def make(seed: int = 2026) -> dict[str, str]:
         make_order(dice, n, fate, articles, customers) for n, fate in enumerate(fates, start=1)
     ]
     fill_the_shelves(dice, articles, orders, fates)
+    # Dice of their own: what is added here changes no order.
+    known, samples, meant = make_samples(Dice(seed + 1), customers)
     return {
-        "catalogue.json": as_json(make_catalogue(articles, customers, orders)),
+        "catalogue.json": as_json(make_catalogue(articles, customers, orders) | known),
+        **{name: "".join(json.dumps(row) + "\n" for row in rows) for name, rows in samples.items()},
+        "fates.json": as_json(meant),
         "orders.jsonl": "".join(json.dumps(order) + "\n" for order in orders),
         "expected.json": as_json(
             {
@@ -232,7 +217,7 @@ def make_catalogue(articles: list[Row], customers: list[Row], orders: list[Row])
     }
 
 
-def as_json(value: Row) -> str:
+def as_json(value: Mapping[str, Any]) -> str:
     """JSON for people: a line per row, if it is short."""
     return json.dumps(value, indent=1) + "\n"
 

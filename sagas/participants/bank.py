@@ -7,7 +7,7 @@ from zlib import crc32
 
 import asyncpg
 
-from sagas.participants.effects import apply, undo
+from sagas.participants.effects import apply, settle, undo
 
 TILLS = 16
 
@@ -47,6 +47,11 @@ class Bank:
     async def refund(self, key: str) -> None:
         """Give back what was charged under *key*."""
         await undo(self._pool, REFUND, key)
+
+    async def charged(self, key: str) -> str | None:
+        """The payment that stands under *key*; if there is none, a late charge is not let in."""
+        row = await settle(self._pool, CHARGED, key)
+        return None if row is None else f"payment-{row['number']}"
 
     async def reserve(self, transfer_id: str, account: str, cents: int, *, key: str) -> str:
         """Set money aside, so that nobody else can spend it."""
@@ -114,6 +119,12 @@ WITH payment AS (
     RETURNING p.cents AS amount, p.till
 )
 UPDATE participants.bank_till t SET cents = t.cents - repaid.amount FROM repaid WHERE t.till = repaid.till
+"""
+
+CHARGED = """
+INSERT INTO participants.bank_payment AS p (key, state, calls) VALUES ($1, 'barred', 0)
+ON CONFLICT (key) DO UPDATE SET calls = p.calls
+RETURNING *
 """
 
 MOVE = """

@@ -53,7 +53,25 @@ class Books:
     @property
     def half_done(self) -> frozenset[str]:
         """Orders with some of the four effects: none, when no saga is on its way."""
-        return (self.holding | self.paid | self.shipped | self.receipted) - self.fulfilled
+        trips = self.live["booking"] | self.undone["booking"]
+        some = self.holding | self.paid | self.shipped | self.receipted
+        return some - self.fulfilled - trips
+
+    @property
+    def travelling(self) -> frozenset[str]:
+        """Trips that are booked, paid and ticketed."""
+        return self.live["booking"] & self.paid & self.live["ticket"]
+
+    @property
+    def half_booked(self) -> frozenset[str]:
+        """Trips with something booked or ticketed and not all: none, when no saga is on its way."""
+        some = self.live["booking"] | self.live["registration"] | self.live["ticket"]
+        return some - self.travelling
+
+    @property
+    def half_lent(self) -> frozenset[str]:
+        """Loans with money reserved but not paid out: none, when no saga is on its way."""
+        return self.live["reservation"] - self.live["loan"]
 
 
 async def balance_books(pool: asyncpg.Pool) -> Books:
@@ -71,11 +89,18 @@ async def balance_books(pool: asyncpg.Pool) -> Books:
     return Books(tuple(problems), live, undone)
 
 
-KINDS = (*ORDER_KINDS, "reserve", "debit", "credit", "confirm", "user", "activation", "mail")
+TRIP_KINDS = ("booking", "registration", "ticket")
+LOAN_KINDS = ("enquiry", "reservation", "loan")
+KINDS = (
+    *ORDER_KINDS, "reserve", "debit", "credit", "confirm", "user", "activation", "mail",
+    *TRIP_KINDS, *LOAN_KINDS, "note", "reminder",
+)  # fmt: skip
 
 STANDING = """
 SELECT kind, state, array_agg(DISTINCT reference) AS reference_ids
 FROM participants.effect WHERE state <> 'barred' GROUP BY kind, state
+UNION ALL
+SELECT 'loan', 'live', array_agg(DISTINCT loan_id) FROM participants.lender_ledger HAVING count(*) > 0
 """
 
 ARTICLES = """
@@ -102,6 +127,8 @@ CROSS JOIN LATERAL (
         UNION ALL
         SELECT account, cents_sign * cents, reserved_sign * cents, pending_sign * cents
         FROM participants.bank_leg WHERE state = 'live'
+        UNION ALL
+        SELECT account, cents, 0, 0 FROM participants.lender_ledger
     ) m
     WHERE m.account = a.account
 ) s
@@ -120,7 +147,8 @@ ORDER BY t.till
 MONEY = """
 SELECT format('%s cents came into the bank; it accounts for %s', came, stays)
 FROM (
-    SELECT (SELECT coalesce(sum(initial), 0) FROM participants.bank_account) AS came,
+    SELECT (SELECT coalesce(sum(initial), 0) FROM participants.bank_account)
+        + (SELECT coalesce(sum(cents), 0) FROM participants.lender_ledger) AS came,
         (SELECT coalesce(sum(cents + pending), 0) FROM participants.bank_account)
         + (SELECT coalesce(sum(cents), 0) FROM participants.bank_till)
         + (SELECT coalesce(sum(CASE kind WHEN 'debit' THEN cents WHEN 'credit' THEN -cents ELSE 0 END), 0)
@@ -131,9 +159,10 @@ WHERE came <> stays
 
 REPEATS = """
 SELECT format('%s %s has %s live effects of kind %s', CASE WHEN kind IN ('hold', 'payment', 'parcel', 'receipt')
-    THEN 'order' ELSE 'transfer' END, reference, count(*), kind)
+    THEN 'order' WHEN kind IN ('enquiry', 'reservation') THEN 'loan' ELSE 'transfer' END, reference, count(*), kind)
 FROM participants.effect
-WHERE state = 'live' AND kind IN ('hold', 'payment', 'parcel', 'receipt', 'reserve', 'debit', 'credit', 'confirm')
+WHERE state = 'live' AND kind IN ('hold', 'payment', 'parcel', 'receipt', 'reserve', 'debit', 'credit', 'confirm',
+    'enquiry', 'reservation')
 GROUP BY kind, reference HAVING count(*) > 1
 ORDER BY kind, reference
 """
@@ -147,4 +176,54 @@ WHERE r.state = 'live' AND r.cents IS DISTINCT FROM p.cents
 ORDER BY r.order_id
 """
 
-CHECKS = (ARTICLES, ACCOUNTS, TILLS, MONEY, REPEATS, RECEIPTS)
+OFFERS = """
+SELECT format('offer %s: %s places at first, %s booked, but %s left',
+    o.offer, o.initial, coalesce(b.booked, 0), o.places)
+FROM participants.travel_offer o
+LEFT JOIN (
+    SELECT offer, count(*) AS booked FROM participants.travel_booking WHERE state = 'live' GROUP BY offer
+) b USING (offer)
+WHERE o.initial - coalesce(b.booked, 0) <> o.places
+ORDER BY o.offer
+"""
+
+TICKETS = """
+SELECT format('booking %s of trip %s has %s tickets', t.booking, t.trip_id, count(*))
+FROM participants.travel_ticket t GROUP BY t.booking, t.trip_id HAVING count(*) > 1
+UNION ALL
+SELECT format('trip %s has tickets for %s cents of bookings, its payment is %s',
+    t.trip_id, coalesce(b.cents, 0), coalesce(p.cents::text, 'not there'))
+FROM (SELECT DISTINCT trip_id FROM participants.travel_ticket) t
+LEFT JOIN (
+    SELECT trip_id, sum(cents) AS cents FROM participants.travel_booking WHERE state = 'live' GROUP BY trip_id
+) b USING (trip_id)
+LEFT JOIN participants.bank_payment p ON p.order_id = t.trip_id AND p.state = 'live'
+WHERE b.cents IS DISTINCT FROM p.cents
+"""
+
+FUNDS = """
+SELECT format('fund %s: %s cents at first, %s promised, but %s left', f.fund, f.initial, coalesce(r.cents, 0), f.cents)
+FROM participants.lender_fund f
+LEFT JOIN (
+    SELECT fund, sum(cents) AS cents FROM participants.lender_reservation WHERE state = 'live' GROUP BY fund
+) r USING (fund)
+WHERE f.initial - coalesce(r.cents, 0) <> f.cents
+ORDER BY f.fund
+"""
+
+LOANS = """
+SELECT format('loan %s: the ledger has %s entries of %s cents together, reserved are %s',
+    l.loan_id, l.entries, l.cents, coalesce(r.cents, 0))
+FROM (
+    SELECT loan_id, count(*) AS entries, sum(cents) AS cents FROM participants.lender_ledger GROUP BY loan_id
+) l
+LEFT JOIN (
+    SELECT loan_id, sum(cents) AS cents FROM participants.lender_reservation WHERE state = 'live' GROUP BY loan_id
+) r USING (loan_id)
+WHERE l.entries <> 1 OR l.cents IS DISTINCT FROM r.cents
+ORDER BY l.loan_id
+"""
+
+CHECKS = (
+    ARTICLES, ACCOUNTS, TILLS, MONEY, REPEATS, RECEIPTS, OFFERS, TICKETS, FUNDS, LOANS,
+)  # fmt: skip

@@ -32,7 +32,15 @@ class Effect:
 async def apply(
     pool: asyncpg.Pool, statement: str, key: str, *, extra: Sequence[object] = (), **facts: object
 ) -> int:
-    """Run *statement* with the key, the facts and the extra arguments; the number of the effect is its answer.
+    """As `applied`; the number of the effect is its answer."""
+    row = await applied(pool, statement, key, extra=extra, **facts)
+    return int(row["number"])
+
+
+async def applied(
+    pool: asyncpg.Pool, statement: str, key: str, *, extra: Sequence[object] = (), **facts: object
+) -> asyncpg.Record:
+    """Run *statement* with the key, the facts and the extra arguments; the row of the effect.
 
     The facts are columns too: a call under a known key must tell the same ones.
     """
@@ -45,7 +53,7 @@ async def apply(
     if other := [name for name, value in facts.items() if row[name] != value]:
         told = ", ".join(f"{name} was {row[name]!r}, now {facts[name]!r}" for name in other)
         raise KeyReused(f"{key} was used with other arguments: {told}")
-    return int(row["number"])
+    return row
 
 
 async def _run(pool: asyncpg.Pool, statement: str, *arguments: object) -> asyncpg.Record:
@@ -63,6 +71,16 @@ async def _run(pool: asyncpg.Pool, statement: str, *arguments: object) -> asyncp
 async def undo(pool: asyncpg.Pool, statement: str, key: str) -> None:
     """Take back what stands under *key*, or bar the key if nothing came yet; again changes nothing."""
     await pool.execute(statement, key)
+
+
+async def settle(pool: asyncpg.Pool, statement: str, key: str) -> asyncpg.Record | None:
+    """The effect that stands under *key*; None if there is none, and then there will be none.
+
+    The statement bars a key that it does not find, so that a call which is still under way comes
+    too late: only so is "it did not happen" an answer that stays true.
+    """
+    row = await pool.fetchrow(statement, key)
+    return row if row is not None and row["state"] == LIVE else None
 
 
 async def effect(pool: asyncpg.Pool, key: str) -> Effect | None:

@@ -17,11 +17,17 @@ async def install(pool: asyncpg.Pool) -> None:
     """Create what is missing. Processes that do it at once wait for the first one."""
     async with pool.acquire() as connection, connection.transaction():
         await lock(connection)
-        # DDL locks tables even where it has nothing to do: sagas should not feel that one more worker starts.
-        if await connection.fetchval(INSTALLED) == STAMP:
-            return
-        await connection.execute(DDL)
-        await connection.execute(f"COMMENT ON SCHEMA participants IS '{STAMP}'")
+        await create(connection)
+
+
+async def create(connection: asyncpg.pool.PoolConnectionProxy) -> bool:
+    """Create what is missing, under the lock; whether anything was."""
+    # DDL locks tables even where it has nothing to do: sagas should not feel that one more worker starts.
+    if await connection.fetchval(INSTALLED) == STAMP:
+        return False
+    await connection.execute(DDL)
+    await connection.execute(f"COMMENT ON SCHEMA participants IS '{STAMP}'")
+    return True
 
 
 async def lock(connection: asyncpg.pool.PoolConnectionProxy) -> None:

@@ -8,6 +8,9 @@ Refused
 ├── UnknownAddress · CountryNotServed
 ├── EmailTaken · UnknownUser · UserBanned
 ├── MailboxRefused
+├── UnknownOffer · PriceChanged · SoldOut · PapersMissing · UnknownBooking
+├── UnknownApplicant · UnknownFund · FundExhausted
+├── SlotTaken
 └── ReceiptRefused
     ├── TaxIdMissing
     ├── ReviewRequired
@@ -81,6 +84,42 @@ class UserBanned(Refused):
 
 class MailboxRefused(Refused):
     """The domain of the recipient takes no mail from us."""
+
+
+class UnknownOffer(Refused):
+    """Nobody offers this flight, room or car."""
+
+
+class PriceChanged(Refused):
+    """The offer costs something else by now."""
+
+
+class SoldOut(Refused):
+    """No place is left."""
+
+
+class PapersMissing(Refused):
+    """The traveller has no such paper."""
+
+
+class UnknownBooking(Refused):
+    """A ticket needs a booking that stands."""
+
+
+class UnknownApplicant(Refused):
+    """The credit bureau keeps no file on this person."""
+
+
+class UnknownFund(Refused):
+    """The lender has no such fund."""
+
+
+class FundExhausted(Refused):
+    """The fund does not hold that much money that is not promised to others."""
+
+
+class SlotTaken(Refused):
+    """There is a reminder at this time already."""
 
 
 class ReceiptRefused(Refused):

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -60,6 +60,10 @@ class Job:
 
     def line(self) -> str:
         return json.dumps(asdict(self))
+
+
+Work = Callable[[Job], Coroutine[Any, Any, None]]
+"""What a worker process does about its job."""
 
 
 class Journal:
@@ -200,19 +204,20 @@ async def work(job: Job) -> None:
         await working
 
 
-def main() -> None:
+def main(work: Work = work) -> None:
+    """Be the worker of one job, or the nursery of many."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
     die_with_parent()
     if len(sys.argv) > 1:
         asyncio.run(work(Job(**json.loads(sys.argv[1]))))
         return
     for line in sys.stdin:
-        ends = run_all([Job(**job) for job in json.loads(line)])
+        ends = run_all([Job(**job) for job in json.loads(line)], work)
         sys.stdout.write(json.dumps(ends) + "\n")
         sys.stdout.flush()
 
 
-def run_all(jobs: Sequence[Job]) -> list[int]:
+def run_all(jobs: Sequence[Job], work: Work) -> list[int]:
     """Fork a worker for each job, a few at a time; how each of them ended."""
     running: dict[int, int] = {}
     ends = [0] * len(jobs)
@@ -224,13 +229,13 @@ def run_all(jobs: Sequence[Job]) -> list[int]:
     for number, job in enumerate(jobs):
         if len(running) == AT_ONCE:
             reap()
-        running[fork(job)] = number
+        running[fork(job, work)] = number
     while running:
         reap()
     return ends
 
 
-def fork(job: Job) -> int:
+def fork(job: Job, work: Work) -> int:
     """Start a worker from this process, which has everything imported and no thread."""
     if pid := os.fork():
         return pid

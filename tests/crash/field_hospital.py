@@ -109,9 +109,12 @@ class Ward:
 class Nursery:
     """A process that forks workers: everything is imported once, each worker is one of its own."""
 
+    def __init__(self, module: str = "tests.crash.doomed_worker") -> None:
+        self._module = module
+
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.doomed_worker"],
+            [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -158,6 +161,10 @@ class Process:
     def send(self, signal_: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(signal_)
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self._process.kill()
 
     async def ended(self, within: float = 20) -> int:
         """Wait for its end; its exit code."""

@@ -5,8 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator import Saga
-from sagas import money_transfer, order_fulfilment, sign_up
+from sagas import (
+    assistant,
+    loan_approval,
+    money_transfer,
+    order_fulfilment,
+    sign_up,
+    trip_booking,
+)
 from tests.crash.scenarios import SCENARIOS
+
+SIMULATED: dict[str, Saga[Any, Any]] = {
+    "trip": trip_booking.saga,
+    "loan": loan_approval.saga,
+    "assistant": assistant.saga,
+}
+"""Recorded by the simulator, with fakes in place of their participants."""
 
 RUNS: dict[str, tuple[Saga[Any, Any], Any]] = {
     "order": (order_fulfilment.saga, SCENARIOS["order"].input(1)),

@@ -18,11 +18,14 @@ from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.memory import MemoryDatabase
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.ports import EventRow
+from orchestrator.testing import Simulator
 from sagas.participants.seed import seed
 from sagas.resources import open_pool, resources
 from tests.crash.scenarios import CATALOGUE
 from tests.histories.flows import World, sagas, verdict
-from tests.histories.ready import RUNS
+from tests.histories.ready import RUNS, SIMULATED
+from tests.sagas.fakes import fakes
+from tests.sagas.test_crash_points import INPUTS, SIGNALS
 from tests.servers import fast_server
 
 HERE = Path(__file__).parent
@@ -52,6 +55,17 @@ async def recorded(
     return {"saga": saga.name, "status": str(status), "events": [_written(row) for row in rows]}
 
 
+def simulated(saga: Saga[Any, Any]) -> dict[str, Any]:
+    """One run of *saga* on virtual time, with fakes in place of its participants."""
+    with Simulator(resources=fakes()) as sim:
+        instance = sim.start(saga, INPUTS[saga.name])
+        for signal, payload in SIGNALS.get(saga.name, ()):
+            instance.signal(signal, payload)
+        status = instance.finish().status
+        rows = sim.act(sim.orchestrator.store.events.read(instance.saga_id))
+    return {"saga": saga.name, "status": status, "events": [_written(row) for row in rows]}
+
+
 def _written(row: EventRow) -> dict[str, Any]:
     return {
         "type": row.type, "node": row.node, "attempt": row.attempt, "data": row.data,
@@ -63,6 +77,9 @@ async def main(names: list[str]) -> None:
     for name, saga in sagas().items():
         if _wanted(name, names):
             _keep(name, await recorded(saga, 0, {World: World()}))
+    for name, saga in SIMULATED.items():
+        if _wanted(name, names):
+            _keep(name, simulated(saga))
     if not any(_wanted(name, names) for name in RUNS):
         return
     # Participants are real: they keep their books in a database of their own.

@@ -10,11 +10,19 @@ from random import Random
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from orchestrator import Status
+from sagas import assistant, trip_booking
+from sagas.assistant import Ask
 from sagas.data.generate import make
+from sagas.loan_approval import Application, Verdict, verdict
 from sagas.order_fulfilment import PlaceOrder
 from sagas.participants.refusals import BY_NAME, Refused
 from sagas.participants.seed import seed
+from sagas.trip_booking import BookTrip
+from tests.sagas.hasty_loans import SAGAS as HASTY
+from tests.sagas.office import ended, office, seen
 from tests.sagas.town import Town
 
 Orders = list[PlaceOrder]
@@ -131,3 +139,44 @@ async def test_the_first_refusal_is_the_one_meant_and_branches_never_both_refuse
         hold, pay, ship, receipt = reasons
         assert (hold or pay or ship or receipt) == expected["refused"].get(key)
         assert hold or not (pay and ship)
+
+
+SAMPLES: dict[str, tuple[str, type[BaseModel], str]] = {
+    "trips": ("trips.jsonl", BookTrip, "trip_id"),
+    "loans": ("loans.jsonl", Application, "loan_id"),
+    "wishes": ("wishes.jsonl", Ask, "user"),
+}
+READY = {"trips": trip_booking.saga, "loans": HASTY[0], "wishes": assistant.saga}
+
+
+def sample(kind: str) -> dict[str, Any]:
+    """The rows of a file by their ids."""
+    name, model, id_ = SAMPLES[kind]
+    rows = [model.model_validate_json(line) for line in read(name).splitlines()]
+    return {getattr(row, id_): row for row in rows}
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+async def test_each_sample_meets_its_fate(market: Town, dsn: str, kind: str) -> None:
+    fates, rows, saga = json.loads(read("fates.json"))[kind], sample(kind), READY[kind]
+    assert set(rows) == set(fates)
+    async with office(dsn, saga) as orchestrator:
+        handles = {id_: await orchestrator.start(saga, row) for id_, row in rows.items()}
+        for id_ in [id_ for id_, fate in fates.items() if fate == "waits"]:
+            await seen(handles[id_], "WaitStarted")
+            await handles[id_].signal(verdict, Verdict(approved=True, by="eve"))
+        ends = {id_: await ended(handle, within=60) for id_, handle in handles.items()}
+    good = {id_ for id_, fate in fates.items() if fate in ("completed", "waits")}
+    assert {id_ for id_, (status, _) in ends.items() if status is Status.COMPLETED} == good
+    for id_ in fates.keys() - good:
+        status, why = ends[id_]
+        assert (status, fates[id_] in why) == (Status.COMPENSATED, True), (id_, why)
+    books = await market.books()
+    assert books.problems == ()
+    assert books.half_booked == books.half_lent == frozenset()
+    if kind == "trips":
+        assert books.travelling == good
+    if kind == "loans":
+        assert books.live["loan"] == good
+    if kind == "wishes":
+        assert books.live["note"] | books.live["reminder"] <= good

@@ -12,6 +12,7 @@ from orchestrator import Permanent
 from sagas.participants import refusals
 from sagas.participants.effects import effect
 from sagas.participants.install import install
+from sagas.participants.lender import pay_out
 from sagas.participants.refusals import AlreadyUndone, KeyReused, Refused
 from sagas.participants.seed import seed
 from sagas.resources import open_pool, resources
@@ -47,6 +48,10 @@ async def a_debit(town: Town, key: str) -> str:
 async def a_credit(town: Town, key: str) -> str:
     await a_debit(town, f"{key}/d")
     return await town.bank.credit("t1", "tim", 700, key=f"{key}/before")
+
+
+async def a_score(town: Town, key: str, applicant: str = "ann") -> str:
+    return str(await town.credit.enquire("l1", applicant, key=key))
 
 
 PAIRS = {
@@ -109,6 +114,36 @@ PAIRS = {
         lambda t, k: t.mail.mark_failed(k),
         lambda t, k: t.mail.send("ann@example.org", "Welcome", "Dear Tim", key=k),
     ),
+    "booking": Pair(
+        lambda t, k: t.travel.book("t1", "car-porto", "ann", 900, key=k),
+        lambda t, k: t.travel.cancel(k),
+        lambda t, k: t.travel.book("t1", "car-porto", "tim", 900, key=k),
+    ),
+    "registration": Pair(
+        lambda t, k: t.travel.register("t1", "ann", "passport", key=k),
+        lambda t, k: t.travel.strike(k),
+        lambda t, k: t.travel.register("t1", "ann", "licence", key=k),
+    ),
+    "enquiry": Pair(
+        a_score,
+        lambda t, k: t.credit.withdraw(k),
+        lambda t, k: a_score(t, k, "tim"),
+    ),
+    "reservation": Pair(
+        lambda t, k: t.lender.reserve("l1", "retail", 700, key=k),
+        lambda t, k: t.lender.release(k),
+        lambda t, k: t.lender.reserve("l1", "retail", 701, key=k),
+    ),
+    "note": Pair(
+        lambda t, k: t.desk.write_note("ann", "milk", key=k),
+        lambda t, k: t.desk.tear_up(k),
+        lambda t, k: t.desk.write_note("ann", "bread", key=k),
+    ),
+    "reminder": Pair(
+        lambda t, k: t.desk.remind("ann", "09:30", "milk", key=k),
+        lambda t, k: t.desk.forget(k),
+        lambda t, k: t.desk.remind("ann", "09:31", "milk", key=k),
+    ),
 }
 RECEIPT_ALONE = {
     PAIRS["receipt"].do: ("the receipt of order o1 says 900 cents, its payment does not stand",)
@@ -119,6 +154,8 @@ SUMS = """
 SELECT (SELECT array_agg(on_hand ORDER BY article) FROM participants.stock_article),
     (SELECT array_agg((cents, reserved, pending) ORDER BY account) FROM participants.bank_account),
     (SELECT sum(cents) FROM participants.bank_till),
+    (SELECT array_agg(places ORDER BY offer) FROM participants.travel_offer),
+    (SELECT sum(cents) FROM participants.lender_fund),
     (SELECT array_agg(active ORDER BY number) FROM participants.users_user WHERE state = 'live')
 """
 
@@ -269,6 +306,38 @@ REFUSED: dict[str, tuple[type[Refused], Do]] = {
         refusals.MailboxRefused,
         lambda t, k: t.mail.send("a@No-Mail.example", "Hi", "!", key=k),
     ),
+    "no such offer": (
+        refusals.UnknownOffer,
+        lambda t, k: t.travel.book("t1", "car-atlantis", "ann", 900, key=k),
+    ),
+    "another price": (
+        refusals.PriceChanged,
+        lambda t, k: t.travel.book("t1", "car-porto", "ann", 899, key=k),
+    ),
+    "no place left": (
+        refusals.SoldOut,
+        lambda t, k: t.travel.book("t1", "flight-atlantis", "ann", 2_000, key=k),
+    ),
+    "no licence": (
+        refusals.PapersMissing,
+        lambda t, k: t.travel.register("t1", "tim", "licence", key=k),
+    ),
+    "a ticket for nothing": (
+        refusals.UnknownBooking,
+        lambda t, k: t.travel.issue("t1", "booking-404", key=k),
+    ),
+    "an unknown applicant": (
+        refusals.UnknownApplicant,
+        lambda t, k: a_score(t, k, "nobody"),
+    ),
+    "more than the fund": (
+        refusals.FundExhausted,
+        lambda t, k: t.lender.reserve("l1", "retail", 5_000_001, key=k),
+    ),
+    "no such fund": (
+        refusals.UnknownFund,
+        lambda t, k: t.lender.reserve("l1", "wholesale", 1, key=k),
+    ),
 }
 
 
@@ -371,6 +440,64 @@ async def test_a_card_limit_that_changes_later_does_not_change_an_answer(town: T
     assert await town.account("ann") == (100_000, 0, 0)
 
 
+async def test_two_reminders_at_one_time_are_one_too_many(town: Town) -> None:
+    await town.desk.remind("ann", "09:30", "milk", key="a")
+    with pytest.raises(refusals.SlotTaken, match="ann has a reminder at 09:30 already"):
+        await town.desk.remind("ann", "09:30", "bread", key="b")
+    await town.desk.forget("a")
+    assert await town.desk.remind("ann", "09:30", "bread", key="b")
+
+
+async def test_a_ticket_is_issued_once(town: Town) -> None:
+    booking = await town.travel.book("t1", "car-porto", "ann", 900, key="b")
+    tickets = {await town.travel.issue("t1", booking, key="t") for _ in range(3)}
+    assert len(tickets) == 1
+    await town.bank.charge("t1", "ann", 900, key="p")
+    assert (await town.books()).travelling == {"t1"}
+
+
+SETTLED: dict[str, tuple[Do, Callable[[Town, str], Awaitable[object]]]] = {
+    "payment": (PAIRS["payment"].do, lambda t, k: t.bank.charged(k)),
+    "enquiry": (PAIRS["enquiry"].do, lambda t, k: t.credit.enquired(k)),
+}
+settled = pytest.mark.parametrize(("do", "ask"), SETTLED.values(), ids=SETTLED.keys())
+
+
+@settled
+async def test_who_asks_whether_it_happened_is_told_what_stands(
+    town: Town, do: Do, ask: Callable[[Town, str], Awaitable[object]]
+) -> None:
+    answer = await do(town, "k")
+    assert [str(await ask(town, "k")) for _ in range(2)] == [answer, answer]
+    assert (await town.effect("k")).calls == 1
+
+
+@settled
+async def test_what_did_not_happen_will_not_happen_any_more(
+    town: Town, do: Do, ask: Callable[[Town, str], Awaitable[object]]
+) -> None:
+    before = await town.pool.fetchrow(SUMS)
+    assert [await ask(town, "k") for _ in range(2)] == [None, None]
+    with pytest.raises(AlreadyUndone):
+        await do(town, "k")
+    assert await town.pool.fetchrow(SUMS) == before
+
+
+async def test_a_payout_is_part_of_the_callers_transaction(town: Town) -> None:
+    async with town.pool.acquire() as db:
+        with pytest.raises(refusals.AccountClosed):
+            async with db.transaction():
+                await pay_out(db, "l1", "old", 700)
+        with pytest.raises(refusals.UnknownAccount):
+            async with db.transaction():
+                await pay_out(db, "l1", "nobody", 700)
+        assert (await town.books()).live["loan"] == frozenset()
+        await town.lender.reserve("l1", "retail", 700, key="r")
+        await pay_out(db, "l1", "ann", 700)
+    assert await town.account("ann") == (100_700, 0, 0)
+    assert (await town.books()).problems == ()
+
+
 async def test_the_schema_may_be_installed_by_many_at_once_and_again(dsn: str) -> None:
     async with open_pool(dsn) as pool:
         await asyncio.gather(*(install(pool) for _ in range(8)))
@@ -388,6 +515,11 @@ async def test_a_worker_gets_every_participant_that_the_sagas_use(dsn: str) -> N
             "Receipts",
             "Users",
             "Mail",
+            "Travel",
+            "CreditBureau",
+            "Lender",
+            "Desk",
+            "ModelClient",
         }
         assert all(isinstance(participant, kind) for kind, participant in found.items())
 

@@ -9,11 +9,15 @@ import asyncpg
 
 from sagas.participants.bank import Bank
 from sagas.participants.books import Books, balance_books
+from sagas.participants.credit import CreditBureau
+from sagas.participants.desk import Desk
 from sagas.participants.effects import Effect, effect
+from sagas.participants.lender import Lender
 from sagas.participants.mail import Mail
 from sagas.participants.parcels import Parcels
 from sagas.participants.receipts import Receipts
 from sagas.participants.stock import Stock
+from sagas.participants.travel import Travel
 from sagas.participants.users import Users
 
 CATALOGUE: dict[str, Any] = {
@@ -33,6 +37,22 @@ CATALOGUE: dict[str, Any] = {
     "countries": [{"country": "BE", "served": True}, {"country": "AQ", "served": False}],
     "banned_users": ["mallory@example.org"],
     "refusing_domains": ["no-mail.example"],
+    "offers": [
+        {"offer": "flight-porto", "kind": "flight", "cents": 2_000, "places": 2},
+        {"offer": "hotel-porto", "kind": "hotel", "cents": 1_500, "places": 2},
+        {"offer": "car-porto", "kind": "car", "cents": 900, "places": 2},
+        {"offer": "flight-atlantis", "kind": "flight", "cents": 2_000, "places": 0},
+    ],
+    "travellers": [
+        {"traveller": "ann", "papers": ["passport", "licence"]},
+        {"traveller": "tim", "papers": ["passport"]},
+    ],
+    "credit_files": [
+        {"applicant": "ann", "score": 700},
+        {"applicant": "tim", "score": 400},
+        {"applicant": "old", "score": 700},
+    ],
+    "funds": [{"fund": "retail", "cents": 5_000_000}],
 }
 
 
@@ -47,6 +67,10 @@ class Town:
     receipts: Receipts
     users: Users
     mail: Mail
+    travel: Travel
+    credit: CreditBureau
+    lender: Lender
+    desk: Desk
 
     async def books(self) -> Books:
         return await balance_books(self.pool)
@@ -74,6 +98,14 @@ class Town:
         )
         assert row is not None
         return row["cents"], row["reserved"], row["pending"]
+
+    async def places(self, offer: str) -> int:
+        return int(
+            await self.value("SELECT places FROM participants.travel_offer WHERE offer = $1", offer)
+        )
+
+    async def fund(self) -> int:
+        return int(await self.value("SELECT cents FROM participants.lender_fund"))
 
     async def takings(self) -> int:
         return int(await self.value("SELECT sum(cents) FROM participants.bank_till"))
