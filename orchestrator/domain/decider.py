@@ -38,7 +38,7 @@ from orchestrator.domain.commands import (
     UndoChild,
     WatchChild,
 )
-from orchestrator.domain.events import Event, Failure, Status
+from orchestrator.domain.events import RIDES_ALONG, Event, Failure, Status
 from orchestrator.domain.forward import Forward, running_steps
 from orchestrator.domain.planning import (
     Around,
@@ -118,22 +118,26 @@ def _is_late(state: SagaState, now: datetime) -> bool:
 
 def _bounded(state: SagaState, progress: Plan, now: datetime) -> Plan:
     """*progress* of an instance as a whole: within its deadline, and its number of events."""
-    running = running_steps(progress)
-    if any(isinstance(event, ev.PivotPassed) for event in progress.decisions):
-        return progress  # it was passed before anything else could stop it
-    if state.halt is None and state.version >= EVENT_LIMIT:
-        if state.pivoted:
-            return Plan((ev.SagaStuck("", "", f"its history has {state.version:,} events"),))
-        return Plan((ev.HistoryLimitReached(running),), progress.commands)
+    bound = _bound(state, now, running_steps(progress))
+    if bound is not None:
+        # An earlier owner may have gone on from what rides along, unseen: that comes first.
+        along = tuple(event for event in progress.decisions if isinstance(event, RIDES_ALONG))
+        return Plan(along or (bound,), progress.commands)
     if state.deadline is None or state.halt is not None:
         return progress
-    if now < state.deadline:
-        return Plan(
-            progress.decisions, progress.commands, earliest(progress.wake_at, state.deadline)
-        )
-    if _is_late(state, now):
-        return Plan((ev.DeadlinePassed("", running),), progress.commands)
-    return Plan((ev.DeadlineMissed(state.deadline),), progress.commands)
+    return Plan(progress.decisions, progress.commands, earliest(progress.wake_at, state.deadline))
+
+
+def _bound(state: SagaState, now: datetime, running: tuple[str, ...]) -> Event | None:
+    """What is to be said of an instance that is late, or has grown too long."""
+    if state.halt is not None:
+        return None
+    if state.version >= EVENT_LIMIT:
+        why = f"its history has {state.version:,} events"
+        return ev.SagaStuck("", "", why) if state.pivoted else ev.HistoryLimitReached(running)
+    if state.deadline is None or now < state.deadline:
+        return None
+    return ev.DeadlineMissed(state.deadline) if state.pivoted else ev.DeadlinePassed("", running)
 
 
 # ---------------------------------------------------------------------------- outcomes

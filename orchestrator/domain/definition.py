@@ -192,6 +192,10 @@ class Primitive(Generic[In, Out]):
 class Through(Primitive[Any, Any]):
     """A part that passes on what it gets, whatever it is."""
 
+    def __rshift__(self, other: Primitive[A, B]) -> Primitive[A, B]:
+        """This, then *other*, on what came in."""
+        return super().__rshift__(other)
+
     @property
     def passes_on(self) -> bool:
         return True

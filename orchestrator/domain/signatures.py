@@ -181,11 +181,33 @@ def _hints(fn: Callable[..., Any], name: str) -> dict[str, Any]:
     if not inspect.isroutine(fn) or not hasattr(fn, "__annotations__"):
         return {}
     try:
-        return typing.get_type_hints(fn)
+        try:
+            return typing.get_type_hints(fn)
+        except TypeError:
+            return _hints_one_by_one(fn)
     except (NameError, TypeError, AttributeError) as error:
         raise DefinitionError(
             f"the annotations of {name} cannot be read ({error}); define its models at module level"
         ) from error
+
+
+def _hints_one_by_one(fn: Callable[..., Any]) -> dict[str, Any]:
+    """What is generic for checkers only, as asyncpg's Connection is, without its arguments."""
+    there = getattr(inspect.unwrap(fn), "__globals__", {})
+
+    def read(annotation: object) -> Any:
+        alone = types.SimpleNamespace(__annotations__={"it": annotation}, __globals__=there)
+        return typing.get_type_hints(alone)["it"]
+
+    hints: dict[str, Any] = {}
+    for name, annotation in fn.__annotations__.items():
+        try:
+            hints[name] = read(annotation)
+        except TypeError:
+            if not isinstance(annotation, str) or "[" not in annotation:
+                raise
+            hints[name] = read(annotation.partition("[")[0])
+    return hints
 
 
 def _bare(annotation: Any) -> Any:

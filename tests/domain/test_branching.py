@@ -185,7 +185,7 @@ def test_a_branch_is_printed_as_it_is_written(node: Any, text: str) -> None:
     ("build", "match"),
     [
         (lambda: Fallback(card, []), r"Fallback: without .*; write Fallback\(primary, \[alt"),
-        (lambda: card.fallback(), "Fallback: without an alternative"),
+        (card.fallback, "Fallback: without an alternative"),
         (lambda: _fallback(large, [card]), "Fallback: large is a bare function"),
         (lambda: _fallback(card, [large]), "Fallback: alternatives: large is a bare function"),
         (lambda: _fallback(card, [lambda v: v]), "alternatives: a lambda is a bare function"),

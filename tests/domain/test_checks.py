@@ -120,7 +120,7 @@ def test_named_copies_and_steps_of_children_are_steps_of_their_own() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        lambda: a.pivot(),
+        a.pivot,
         lambda: a.pivot() >> b,
         lambda: a >> b.pivot() >> c.retry(1_000),
         lambda: a >> b.timeout(5).retry(3).pivot(),
@@ -164,8 +164,8 @@ def all_nodes(node: Any) -> list[Any]:
         (lambda: a.pivot() >> b.pivot(), r"b\.pivot\(\) follows a\.pivot\(\); after one pivot"),
         (lambda: a.pivot() >> b >> pivoted.child().pivot(), "follows a.pivot"),
         (lambda: a.pivot() >> (b | c.pivot()), "follows a.pivot"),
-        (lambda: (a >> b).pivot(), "a >> b cannot be a pivot; a pivot is one step or child saga"),
-        (lambda: (a | b).pivot(), r"a \| b cannot be a pivot"),
+        ((a >> b).pivot, "a >> b cannot be a pivot; a pivot is one step or child saga"),
+        ((a | b).pivot, r"a \| b cannot be a pivot"),
         (
             lambda: a.map(str).pivot(),
             r"cannot be a pivot; .* say \.pivot\(\) right after that step",
@@ -173,7 +173,7 @@ def all_nodes(node: Any) -> list[Any]:
         (lambda: a.scope().pivot(), "cannot be a pivot"),
         (lambda: a.fallback(b).pivot(), "cannot be a pivot"),
         (lambda: each(a).pivot(), "cannot be a pivot"),
-        (lambda: code.pivot(), "code cannot be a pivot"),
+        (code.pivot, "code cannot be a pivot"),
         (lambda: sleep(5).pivot(), "cannot be a pivot"),
         (lambda: pure(str).pivot(), "cannot be a pivot"),
         (lambda: Signal("v", int).wait().pivot(), "cannot be a pivot"),
@@ -192,7 +192,7 @@ def test_a_pivot_anywhere_else_is_refused(body: Any, match: str) -> None:
         lambda d: d,
         lambda d: d.retry(),
         lambda d: b | d,
-        lambda d: each(d),
+        each,
         lambda d: loop(d, until=always, max_iterations=2),
         lambda d: Fallback(b, [d]),
         lambda d: when(always, then=d),
@@ -211,7 +211,7 @@ def test_nothing_that_would_be_undone_comes_after_a_pivot(after: Any, declare: s
 @pytest.mark.parametrize(
     "body",
     [
-        lambda: pivoted.child(),
+        pivoted.child,
         lambda: a >> pivoted.child().retry(),
         lambda: a | pivoted.child(),
         lambda: each(pivoted.child()),
@@ -290,7 +290,7 @@ def other(name: str) -> Any:
     [
         lambda: a.cache(60) >> b,
         lambda: each(a.cache(60)),
-        lambda: (a.cache(60) >> b).retry(),
+        (a.cache(60) >> b).retry,
         lambda: (a.cache(60) | b).scope().timeout(5),
         lambda: undone("d") >> a.cache(60).circuit("c").rate_limit("r", 1).budget(5),
         lambda: a.map(str).cache(60),

@@ -314,7 +314,7 @@ FITS: list[tuple[Any, Any]] = [
     (int, int), (Dog, Animal), (bool, int), (int, float), (int, complex), (int, object),
     (Any, int), (int, Any), (int, Talks), (int, Row), (Row, dict), (dict, Row),
     (int, int | None), (int | None, int), (None, int | None), (None, type(None)),
-    (int, typing.Optional[int]), (typing.Union[int, str], str), (UserId, int), (int, UserId),
+    (int | str, str), (UserId, int), (int, UserId),
     (list[int], list[int]), (list[bool], list[int]), (list[int], list), (list, list[int]),
     (list[int], Sequence[int]), (Sequence[int], list[int]), (tuple[int, ...], list[int]),
     (tuple[int, str], tuple[int, str]), (tuple[bool, Any], tuple[int, str]),

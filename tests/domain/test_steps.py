@@ -164,6 +164,15 @@ def test_a_transactional_step_says_what_it_gets() -> None:
     assert (made.name, made.retries, made.limit) == ("w", 2, timedelta(seconds=5))
 
 
+async def write_by_driver(value: int, ctx: WorkflowContext, db: Db[str]) -> list[int]:  # type: ignore[type-arg]  # as asyncpg's Connection, which is generic for checkers only
+    return [value]
+
+
+def test_a_database_that_is_generic_for_checkers_only_is_known_all_the_same() -> None:
+    made = transactional(write_by_driver)
+    assert (made.transaction, made.input_type, made.output_type) == (Db, int, list[int])
+
+
 def local(value: int, ctx: WorkflowContext) -> int:
     return value
 
