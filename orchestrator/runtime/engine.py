@@ -35,6 +35,7 @@ from orchestrator.errors import (
     UnavailableError,
 )
 from orchestrator.ports import (
+    DUE,
     Claim,
     Clock,
     Codec,
@@ -52,8 +53,14 @@ from orchestrator.runtime.running import Running, load
 
 log = logging.getLogger(__name__)
 
-CHILD_POLL = timedelta(seconds=60)
-"""How often a parent looks at its children by itself; their messages come sooner."""
+_SOONEST, _LATEST = 1.0, 600.0
+"""Seconds between two looks of a parent at its children that nothing asked for."""
+
+_ENDING, _LOOK_AGAIN = 10.0, 0.05
+"""How long, and how often, a parent looks at a child that has said that it is about to end."""
+
+_LONG = 1_000
+"""Events that are read back in no time; a longer history is kept in memory for longer."""
 
 _TELL_RUNNING = (ev.DeadlinePassed, ev.BranchesHalted, ev.HistoryLimitReached)
 
@@ -229,21 +236,28 @@ class Engine:
 
     async def _looked_after_children(self, run: Running, next_: Plan) -> bool:
         """Whether a child that is waited for has ended, and the plan is to be made anew."""
-        if not _has_watches(next_):
-            return False
-        now = asyncio.get_running_loop().time()
-        if now < run.look_at:
-            return False
         watches = [command for command in next_.commands if isinstance(command, WatchChild)]
-        run.look_at = now + CHILD_POLL.total_seconds()
+        now = asyncio.get_running_loop().time()
+        if not watches or now < run.look_at:
+            return False
         over = await self._kin.over(watches)
         for watch, outcome in over:
             run.note(decide(watch, outcome))
+            run.ending.pop(watch.child_id, None)
         if over:
             # More of them may follow soon, and loading a long history anew costs more than waiting.
-            run.linger_until = now + self._park_after.total_seconds()
-            run.look_at = 0.0
-        return bool(over)
+            run.linger_until = now + self._patience(run)
+            return True
+        soon = any(now < run.ending.get(watch.child_id, 0.0) for watch in watches)
+        run.look_at = now + (_LOOK_AGAIN if soon else self._child_poll(run))
+        return False
+
+    def _child_poll(self, run: Running) -> float:
+        """As long again as nothing has happened: each child tells, and what it told may be lost."""
+        if run.last_at is None:
+            return _SOONEST
+        quiet = (self._clock.now() - run.last_at).total_seconds()
+        return min(max(quiet, _SOONEST), _LATEST)
 
     async def _commit_prepared(self, run: Running) -> None:
         """Record what a transactional step did in its own transaction, with all that is fresh."""
@@ -327,6 +341,8 @@ class Engine:
             run.inbox_read = message.seq
             if message.kind == MessageKind.CHILD:
                 # News without a fact of its own: what became of the child stands in its own row.
+                now = asyncio.get_running_loop().time()
+                run.ending[str(message.payload.get("child"))] = now + _ENDING
                 run.look_at = 0.0
                 continue
             if run.state.status in ENDED and message.kind != MessageKind.UNDO:
@@ -367,7 +383,7 @@ class Engine:
             return False
         wake_at = self._wake_at(run, next_)
         wait = due_in(wake_at, self._clock.now())
-        if wait is not None and wait <= self._park_after.total_seconds():
+        if wait is not None and wait <= self._patience(run):
             return False
         if next_.commands and asyncio.get_running_loop().time() < run.linger_until:
             return False
@@ -378,24 +394,32 @@ class Engine:
         """When to look again: as planned, and from time to time at children."""
         if not _has_watches(next_):
             return next_.wake_at
-        left = run.linger_until - asyncio.get_running_loop().time()
-        poll = timedelta(seconds=left) if left > 0 else CHILD_POLL
-        return earliest(next_.wake_at, self._clock.now() + poll)
+        now = asyncio.get_running_loop().time()
+        until = min(run.look_at, run.linger_until) if now < run.linger_until else run.look_at
+        return earliest(next_.wake_at, self._clock.now() + timedelta(seconds=max(until - now, 0)))
+
+    def _patience(self, run: Running) -> float:
+        """Seconds for which one that only waits is kept: the more there is to load, the longer."""
+        return self._park_after.total_seconds() * max(run.state.version / _LONG, 1.0)
 
     async def _end(self, run: Running) -> None:
         """Record the end, or that a person is needed; a parent hears of an end."""
+        parent = run.claim.parent if run.state.status in ENDED else None
+        if parent is not None:
+            # Before it is recorded: an instance that has ended is never looked at again.
+            await self._kin.report_end(run.claim, parent, run.state.status)
         try:
             await self._journal.flush(run, due_at=None, keep=False)
         except OwnershipLostError:
             # Perhaps for a message only: what the steps did is not to be done again for that.
             await self._journal.save_facts(run)
             raise
-        status = run.state.status
-        if status in ENDED:
-            parent = await self._kin.report_end(run.claim, status, run.head)
-            if parent is not None and (waiting := self.running.get(parent)) is not None:
-                waiting.look_at = 0.0
-                waiting.woken.set()
+        if parent is None:
+            return
+        self._store.hints.poke(DUE)
+        if (waiting := self.running.get(parent)) is not None:
+            waiting.look_at = 0.0
+            waiting.woken.set()
 
 
 def _is_clean(claim: Claim) -> bool:

@@ -64,6 +64,7 @@ class Journal:
         written, run.fresh = run.fresh, []
         if rows:
             run.head, run.hash = rows[-1].version, rows[-1].hash
+            run.last_at = rows[-1].recorded_at
             run.subject.head = run.head
         run.inbox_seq = max(run.inbox_seq, inbox_seq)
         self._telemetry.recorded(run.saga.name, claim.saga_id, written, run.meta)

@@ -110,23 +110,19 @@ class Kin:
         last = self._codec.decode_event(rows[-1])
         return ChildOver(status, last.output if isinstance(last, SagaCompleted) else None)
 
-    async def report_end(self, claim: Claim, status: Status, head: int) -> str | None:
-        """Tell the parent; its id. Lost news is no harm: a parent looks from time to time."""
-        if claim.parent is None:
-            return None
+    async def report_end(self, claim: Claim, parent: str, status: Status) -> None:
+        """Tell the parent what its child is about to record; it then looks until that is there."""
         try:
             await self._store.inbox.send(
-                claim.parent,
+                parent,
                 MessageKind.CHILD,
                 {"child": claim.saga_id, "status": status},
                 actor=f"saga {claim.saga_id}",
-                dedupe_key=f"child-{claim.saga_id}-{head}",
+                dedupe_key=f"child-{claim.saga_id}-{claim.epoch}",
             )
         except UnavailableError as error:
+            # Its parent looks from time to time; what the steps did is not done again for this.
             log.info("saga %s could not tell its parent: %s", claim.saga_id, error)
-            return None
-        self._store.hints.poke(DUE)
-        return claim.parent
 
 
 _KINDS = ("orchestrator.errors.SagaFailedError", "orchestrator.errors.OrchestratorError")

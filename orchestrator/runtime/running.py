@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from orchestrator.domain import events as ev
@@ -43,8 +44,12 @@ class Running:
     overdue: list[Attempt] = field(default_factory=list)
     suspects: tuple[str, ...] = ()
     flows: dict[str, LiveFlow] = field(default_factory=dict)
+    last_at: datetime | None = None
+    """When the last durable event was recorded."""
     inbox_seq: int = 0
     inbox_read: int = 0
+    ending: dict[str, float] = field(default_factory=dict)
+    """Children that said that they are about to end, and until when that is believed."""
     look_at: float = 0.0
     linger_until: float = 0.0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,6 +93,7 @@ async def load(
         meta_of(context),
         claim.head,
         rows[-1].hash if rows else genesis(claim.saga_id),
+        last_at=rows[-1].recorded_at if rows else None,
         inbox_seq=claim.inbox_seq,
         # Not every message becomes an event; what was read is remembered with the append.
         inbox_read=max(state.inbox_seen, claim.inbox_seen),

@@ -1,0 +1,127 @@
+"""What a worker does with instances that were begun by other code, or that it does not know."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from orchestrator import Handle, Primitive, Saga, Status
+from tests.runtime.scenes import act, verdict
+from tests.runtime.stage import Stage, types
+
+one, two, three, other = act("one"), act("two"), act("three"), act("other")
+
+
+def version(body: Primitive[int, int], number: int = 1) -> Saga[int, int]:
+    """The saga `changing` as it is written just now."""
+    return Saga("changing", number, body)
+
+
+BEGUN = one >> verdict.wait() >> two
+
+
+async def parked(stage: Stage, body: Primitive[int, int] = BEGUN) -> Handle[int]:
+    """An instance that waits in the middle, and whose worker has gone."""
+    async with stage.worker(version(body)):
+        handle = await stage.start(version(body))
+        await stage.stands(handle, Status.WAITING)
+    return handle
+
+
+async def test_a_part_that_was_appended_is_taken_in_by_what_waits_before_it(
+    on_stage: Stage,
+) -> None:
+    handle = await parked(on_stage)
+    await handle.signal(verdict, 10)
+    async with on_stage.worker(version(BEGUN >> three)):
+        assert await handle.result(within=20) == 12
+    assert on_stage.diary.of(handle.saga_id) == ["one", "two", "three"]
+
+
+async def test_a_part_that_was_not_reached_may_change(on_stage: Stage) -> None:
+    handle = await parked(on_stage)
+    await handle.signal(verdict, 10)
+    async with on_stage.worker(version(one >> verdict.wait() >> other)):
+        assert await handle.result(within=20) == 11
+    assert on_stage.diary.of(handle.saga_id) == ["one", "other"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        other >> verdict.wait() >> two,
+        verdict.wait() >> two,
+        one >> two,
+        one >> two >> verdict.wait(),
+        one >> (verdict.wait() | verdict.wait()) >> three.using(lambda v: 1),
+    ],
+    ids=["another step", "one fewer", "no wait", "swapped", "in a branch"],
+)
+async def test_a_part_that_was_reached_and_changed_parks_as_stuck_before_any_effect(
+    changed: Primitive[int, int], on_stage: Stage
+) -> None:
+    handle = await parked(on_stage)
+    await handle.signal(verdict, 10)
+    async with on_stage.worker(version(changed)):
+        await on_stage.stands(handle, Status.STUCK)
+    assert on_stage.diary.of(handle.saga_id) == ["one"]
+    stuck = (await handle.state()).stuck
+    assert stuck is not None
+    assert "shape" in stuck.reason
+    assert "resume" in stuck.reason
+
+    async with on_stage.worker(version(BEGUN)):
+        await on_stage.orchestrator.resume(handle.saga_id, "the old code is back", actor="ann")
+        # The signal that came in between was not lost.
+        assert await handle.result(within=20) == 11
+    assert on_stage.diary.of(handle.saga_id) == ["one", "two"]
+    [resumed] = [e.event async for e in handle.history() if e.type == "SagaResumed"]
+    assert (resumed.actor, resumed.reason) == ("ann", "the old code is back")
+
+
+async def test_resumed_by_the_wrong_code_it_is_stuck_again(on_stage: Stage) -> None:
+    handle = await parked(on_stage)
+    await handle.signal(verdict, 10)
+    async with on_stage.worker(version(other >> verdict.wait() >> two)):
+        await on_stage.stands(handle, Status.STUCK)
+        await on_stage.orchestrator.resume(handle.saga_id, "perhaps", actor="ann")
+        await on_stage.has(handle, "SagaStuck", 2)
+    assert on_stage.diary.of(handle.saga_id) == ["one"]
+    async with on_stage.worker(version(BEGUN)):
+        await on_stage.orchestrator.resume(handle.saga_id, "now", actor="ann")
+        assert await handle.result(within=20) == 11
+
+
+async def test_one_that_has_not_begun_is_begun_by_the_code_it_was_started_with(
+    on_stage: Stage,
+) -> None:
+    handle = await on_stage.start(version(one >> two))
+    async with on_stage.worker(version(other >> two)):
+        await on_stage.stands(handle, Status.STUCK)
+        assert on_stage.diary.lines() == []
+    async with on_stage.worker(version(one >> two)):
+        await on_stage.orchestrator.resume(handle.saga_id, "old code", actor="ann")
+        assert await handle.result(within=20) == 3
+
+
+async def test_a_worker_without_the_definition_leaves_an_instance_alone(on_stage: Stage) -> None:
+    handle = await on_stage.start(version(one, 2))
+    before = await on_stage.orchestrator.get(handle.saga_id)
+    async with on_stage.worker(version(one, 1), Saga("something-else", 2, one)):
+        # It is at work: what it knows ends.
+        known = await on_stage.start(version(one, 1))
+        assert await known.result(within=20) == 2
+        assert await on_stage.orchestrator.get(handle.saga_id) == before
+    async with on_stage.worker(version(one, 2)):
+        assert await handle.result(within=20) == 2
+    assert (await types(handle))["SagaStuck"] == 0
+
+
+async def test_old_and_new_versions_run_side_by_side(on_stage: Stage) -> None:
+    old = await parked(on_stage)
+    async with on_stage.worker(version(BEGUN, 1), version(one >> three, 2)):
+        new = await on_stage.start(version(one >> three, 2))
+        await old.signal(verdict, 10)
+        assert await asyncio.gather(old.result(20), new.result(20)) == [11, 3]
+    assert on_stage.diary.of(new.saga_id) == ["one", "three"]
