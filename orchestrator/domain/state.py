@@ -95,6 +95,8 @@ TRANSITIONS: Mapping[Status, Mapping[type[Event], Status]] = {
         # A repair leads back to where the instance was before it got stuck.
         **dict.fromkeys(_REPAIRS, Status.RUNNING),
         **dict.fromkeys(_MESSAGES, Status.STUCK),
+        # Freed to be repaired, it was found unfit to be gone on with once more.
+        ev.SagaStuck: Status.STUCK,
         ev.SagaTerminated: Status.TERMINATED,
     },
     # Only its parent can move an instance that is done.
@@ -208,7 +210,7 @@ def evolve(state: SagaState, event: Event) -> SagaState:
         apply(state, event)
     if kind in _REPAIRS:
         status, state.stuck = state.before_stuck, None
-    elif kind is ev.SagaStuck:
+    elif kind is ev.SagaStuck and state.status is not Status.STUCK:
         state.before_stuck = state.status
     state.status = status
     state.version += 1
@@ -493,7 +495,7 @@ def _flow_requested(state: SagaState, event: ev.FlowRequested) -> None:
 
 def _branches_halted(state: SagaState, event: ev.BranchesHalted) -> None:
     node = state.at(event.node)
-    node.halted, node.cut = frozenset(event.running), event.cut
+    node.halted, node.cut = _under_way(state, event.running), event.cut
 
 
 def _pivot_passed(state: SagaState, event: ev.PivotPassed) -> None:
@@ -507,7 +509,7 @@ def _deadline_set(state: SagaState, event: ev.DeadlineSet) -> None:
 
 def _deadline_passed(state: SagaState, event: ev.DeadlinePassed) -> None:
     if event.node:
-        state.at(event.node).halted = frozenset(event.running)
+        state.at(event.node).halted = _under_way(state, event.running)
     else:
         _halt(state, "the deadline passed", event.running)
 
@@ -530,7 +532,14 @@ def _cancel_requested(state: SagaState, event: ev.CancelRequested) -> None:
 
 def _halt(state: SagaState, reason: str, running: Iterable[str]) -> None:
     if state.halt is None:
-        state.halt = Halt(reason, frozenset(running))
+        state.halt = Halt(reason, _under_way(state, running))
+
+
+def _under_way(state: SagaState, running: Iterable[str]) -> frozenset[str]:
+    """The steps that may be under way: no guard holds them any more."""
+    for path in running:
+        state.at(path).held_until = None
+    return frozenset(running)
 
 
 def _cancel_refused(state: SagaState, event: ev.CancelRefused) -> None:
@@ -590,6 +599,10 @@ def _saga_completed(state: SagaState, event: ev.SagaCompleted) -> None:
 
 
 def _saga_stuck(state: SagaState, event: ev.SagaStuck) -> None:
+    first = state.stuck
+    if first is not None and not event.node:
+        # The instance as a whole is in the way now; what is to be repaired then is still the same.
+        event = replace(event, node=first.node, step=first.step)
     state.stuck = event
 
 

@@ -115,10 +115,9 @@ class Engine:
                 self._suspect(run)
             if self._is_poison(claim):
                 await self._read_inbox(run)
-                why = (
-                    f"claimed {claim.claims} times without one new event; its workers may have died"
-                )
-                run.note(ev.SagaStuck("", "", why))
+                if run.state.status not in ENDED:
+                    why = f"claimed {claim.claims} times without one new event"
+                    run.note(ev.SagaStuck("", "", f"{why}; its workers may have died"))
             await self._carry(run)
         finally:
             if self.running.get(claim.saga_id) is run:
@@ -363,6 +362,7 @@ class Engine:
                 await self._kin.terminate(children, run.claim.saga_id, event.reason)
             stuck = run.state.status is Status.STUCK
             run.note(event)
+            run.begin()
             if stuck and run.state.status is not Status.STUCK:
                 # What ran beside that which got stuck may still have happened.
                 self._suspect(run)

@@ -131,7 +131,7 @@ class Journal:
         await self._recorder.append(
             Append(
                 claim.saga_id, self._owner, claim.epoch, head, (row,), Status.STUCK, None,
-                None, claim.inbox_seq, if_inbox=False,
+                None, claim.inbox_seen, if_inbox=False,
             )
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis
 from orchestrator.domain.commands import Command, Outcome, RunStep
-from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.events import Event, Status
 from orchestrator.domain.policies import seconds
 from orchestrator.domain.saga import Saga, still_fits
 from orchestrator.domain.state import SagaState, evolve
@@ -64,6 +64,11 @@ class Running:
         """What the code of each flow has asked for so far."""
         return {path: flow.nodes for path, flow in self.flows.items()}
 
+    def begin(self) -> None:
+        """Let it start, unless it has; one that was stuck before its start begins when freed."""
+        if self.state.status is Status.PENDING:
+            self.note(_beginning(self.claim, self.saga, self.subject))
+
     def note(self, event: Event) -> None:
         """Let *event* happen; it is durable with the next append."""
         evolve(self.state, event)
@@ -82,7 +87,7 @@ async def load(
     context: dict[str, Any] = json.loads(claim.context)
     _check_shape(claim, saga, state)
     text = claim.input if claim.input is not None else state.input
-    if state.status is Status.PENDING and claim.input is None:
+    if not state.saga and claim.input is None:
         text = await store.reads.input(claim.saga_id) or text
     subject = Subject(claim.saga_id, saga, text, context, claim.head)
     run = Running(
@@ -98,8 +103,7 @@ async def load(
         # Not every message becomes an event; what was read is remembered with the append.
         inbox_read=max(state.inbox_seen, claim.inbox_seen),
     )
-    if state.status is Status.PENDING:
-        run.note(_beginning(claim, saga, text, context))
+    run.begin()
     return run
 
 
@@ -117,11 +121,10 @@ def _check_shape(claim: Claim, saga: Saga[Any, Any], state: SagaState) -> None:
     )
 
 
-def _beginning(
-    claim: Claim, saga: Saga[Any, Any], text: Json, context: Mapping[str, Any]
-) -> ev.SagaStarted:
+def _beginning(claim: Claim, saga: Saga[Any, Any], subject: Subject) -> ev.SagaStarted:
     deadline = None if saga.deadline is None else claim.requested_at + seconds(saga.deadline)
     return ev.SagaStarted(
-        claim.name, claim.version, saga.fingerprint, claim.requested_at, text, context,
+        claim.name, claim.version, saga.fingerprint, claim.requested_at,
+        subject.input, subject.context,
         deadline, claim.parent or "", claim.parent_node,
     )  # fmt: skip

@@ -104,7 +104,7 @@ LEGAL: dict[Status, set[type[Any]]] = {
     Status.COMPENSATING: {
         *BACKWARD, *MESSAGES, ev.SagaCompensated, ev.SagaStuck, ev.SagaTerminated,
     },
-    Status.STUCK: {*REPAIRS, *MESSAGES, ev.SagaTerminated},
+    Status.STUCK: {*REPAIRS, *MESSAGES, ev.SagaStuck, ev.SagaTerminated},
     Status.COMPLETED: {ev.UndoRequested, *MESSAGES},
 }  # fmt: skip
 LEADS_TO = {
@@ -308,6 +308,14 @@ def test_a_repair_leads_back_to_where_the_instance_stood() -> None:
     stuck = (SAMPLES[ev.CompensationStarted], SAMPLES[ev.SagaStuck])
     state = started(SAMPLES[ev.StepSucceeded], *stuck, SAMPLES[ev.StepRetried])
     assert (state.status, state.stuck) == (Status.COMPENSATING, None)
+
+
+def test_stuck_once_more_as_a_whole_it_keeps_the_place_that_is_to_be_repaired() -> None:
+    undo = (SAMPLES[ev.StepSucceeded], SAMPLES[ev.CompensationStarted])
+    state = started(*undo, ev.SagaStuck(NODE, "a", "bank down"), ev.SagaStuck("", "", "old code"))
+    assert state.stuck == ev.SagaStuck(NODE, "a", "old code")
+    evolve(state, SAMPLES[ev.SagaResumed])
+    assert state.status is Status.COMPENSATING
 
 
 def test_what_runs_again_after_the_pivot_counts_its_retries_and_keeps_its_first_failure() -> None:

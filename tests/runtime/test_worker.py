@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
@@ -468,3 +469,41 @@ async def test_an_outage_is_said_once_and_its_end_once(
     said = [record.getMessage() for record in caplog.records if "away" in record.getMessage()]
     assert len(said) == 1
     assert len([record for record in caplog.records if "is back" in record.getMessage()]) == 1
+
+
+# ---------------------------------------------------------------------------- poison
+
+
+async def claimed_in_vain(store: Store, times: int) -> str:
+    """An instance whose owners all died before they recorded anything."""
+    orchestrator = Orchestrator(store, JsonCodec(), SilentTelemetry(), SAGAS)
+    handle = await orchestrator.start(short, "Rome")
+    for _ in range(times):
+        owner = str(uuid.uuid4())
+        await store.fleet.join(owner, "doomed", timedelta(seconds=60))
+        [claim] = await store.queue.claim(owner, 1, [("short", 1)])
+        assert claim.saga_id == handle.saga_id
+        await store.queue.release(owner, [claim.saga_id])
+    return handle.saga_id
+
+
+async def test_what_was_claimed_in_vain_too_often_is_stuck_before_anything_runs(
+    store: Store, diary: Diary
+) -> None:
+    saga_id = await claimed_in_vain(store, WorkerSettings().claim_limit)
+    async with working(store, diary) as orchestrator:
+        assert await orchestrator.wait(saga_id, within=10) is Status.STUCK
+        assert diary.did == []
+        await orchestrator.resume(saga_id, "the worker was mended", actor="ann")
+        assert await orchestrator.wait(saga_id, within=10) is Status.COMPLETED
+
+
+async def test_what_was_claimed_in_vain_too_often_can_be_terminated(
+    store: Store, diary: Diary
+) -> None:
+    saga_id = await claimed_in_vain(store, WorkerSettings().claim_limit)
+    orchestrator = Orchestrator(store, JsonCodec(), SilentTelemetry(), SAGAS)
+    await orchestrator.terminate(saga_id, "not needed any more", actor="ann")
+    async with working(store, diary):
+        assert await orchestrator.wait(saga_id, within=10) is Status.TERMINATED
+    assert diary.did == []
