@@ -34,13 +34,11 @@ from orchestrator.domain.commands import (
 )
 from orchestrator.domain.context import Surroundings, WorkflowContext
 from orchestrator.domain.decider import decide, frontier, plan
-from orchestrator.domain.definition import Pure
 from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json, Status
 from orchestrator.domain.messages import hear
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import SagaState, evolve, fold
-from orchestrator.domain.wrappers import Using
 from orchestrator.errors import InvalidInputError
 from orchestrator.runtime.flows import LiveFlow
 
@@ -59,7 +57,6 @@ UNKNOWN = Failure("TimeoutError", "no answer", ("builtins.TimeoutError", "builti
 GONE_BACK = ChildOver(Status.COMPENSATED, None, Failure("ChildFailed", "it went back"))
 
 _TELL_RUNNING = (ev.DeadlinePassed, ev.BranchesHalted, ev.HistoryLimitReached)
-_SETTLED_AGAIN = (Pure, Using)
 
 
 def begin(saga: Saga[Any, Any], input: str = "0") -> ev.SagaStarted:
@@ -180,13 +177,14 @@ class Drive:
 
     def plan(self) -> Plan:
         """The plan as of now; the code of flows is run as far as it goes."""
-        while True:
+        for _ in range(BOUND):
             next_ = plan(self.saga, self.state, self.now, self.nodes)
             code = [c for c in next_.commands if isinstance(c, ResumeFlow)]
             if not code:
                 return next_
             for command in code:
                 self._resume(command)
+        raise AssertionError(f"code is run again and again: {self.history[-5:]}")
 
     def _begin_all(self) -> Plan | None:
         """None when something was recorded, so that the plan is another one now."""
@@ -271,7 +269,7 @@ class Drive:
     def _suspect(self) -> None:
         """Find what an earlier owner may have begun, beyond what it had in memory only."""
         self.calls.clear()
-        while True:
+        for _ in range(BOUND):
             begun = frontier(self.saga, self.state, self.now, self.nodes)
             decided = [event for event in begun.decisions if isinstance(event, RIDES_ALONG)]
             for event in decided:
@@ -282,11 +280,12 @@ class Drive:
             for command in begun.commands:
                 if isinstance(command, ResumeFlow):
                     self._resume(command)
-                elif isinstance(command, Compute) and isinstance(command.node, _SETTLED_AGAIN):
+                elif isinstance(command, Compute) and command.rides_along:
                     self.note(decide(command, self.play(command)[0]))
             if before == self._known():
                 self.suspects = {c.path for c in begun.commands if isinstance(c, RunStep)}
                 return
+        raise AssertionError(f"suspicion has no end: {self.history[-5:]}")
 
     def _known(self) -> tuple[int, int]:
         return self.state.version, sum(map(len, self.nodes.values()))
@@ -328,6 +327,13 @@ class Drive:
 
     def _call(self, command: Command, outcome: Outcome, ends_at: datetime) -> None:
         place = (type(command), command.path)
+        if (
+            isinstance(command, RunStep)
+            and command.step.transaction
+            and isinstance(outcome, InDoubt)
+        ):
+            # What was not committed has not happened.
+            outcome = Failed(outcome.failure)
         self.calls[place] = Call(command, outcome, self.now, ends_at, len(self.begun))
 
     def _speak(self, command: StartChild | CancelChild | UndoChild) -> Outcome:

@@ -60,6 +60,21 @@ def test_a_step_that_a_guard_holds_was_not_begun_when_a_cancel_comes() -> None:
     run.when_cancelled_after(5).then_undoes("a").ends("compensated")
 
 
+def test_a_step_that_runs_after_a_guard_held_it_settles_when_a_cancel_comes() -> None:
+    """(Cancel) lets a running step settle; (12) what was held before runs like any other."""
+    run = given(saga(kept("a") >> kept("b"))).when_step_takes("b", 9)
+    run.when_step_is_held("b", by="circuit c", until=60).when_cancelled_after(65)
+    run.then_undoes("b", "a").ends("compensated").then_took(69)
+
+
+def test_a_branch_that_runs_after_a_guard_held_it_settles_when_another_one_fails() -> None:
+    """(7) Branches settle before the block fails."""
+    run = given(saga((kept("a") | plain("b") | kept("c")).with_options(limit=3)))
+    run.when_step_is_held("a", by="circuit c", until=60).when_step_takes("a", 9)
+    run.when_step_is_held("b", by="circuit c", until=65).when_step_fails("b")
+    run.then_undoes("a", "c").ends("compensated")
+
+
 def test_cancel_while_everything_settles_undoes_all_branches() -> None:
     """(10) Cancel compensates, also in branches and lists."""
     body = plain("list") >> each(kept("a") >> kept("b"), concurrency=2)
