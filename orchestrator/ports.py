@@ -157,9 +157,17 @@ class WorkQueue(Protocol):
         ...
 
     async def release(
-        self, owner: str, saga_ids: Sequence[str], delay: timedelta = timedelta(0)
+        self,
+        owner: str,
+        saga_ids: Sequence[str],
+        delay: timedelta = timedelta(0),
+        *,
+        untouched: bool = False,
     ) -> None:
-        """Give instances back, due after *delay*; their count of claims stays."""
+        """Give instances back, due after *delay*; their count of claims stays.
+
+        *untouched* ones were not carried at all: the claim is not counted.
+        """
         ...
 
     async def owned(self, owner: str) -> list[Owned]:

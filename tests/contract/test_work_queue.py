@@ -196,3 +196,32 @@ async def test_the_longest_due_comes_first(store: Store, given: Given) -> None:
     claims = await store.queue.claim(owner, 1, [ORDER]) + await store.queue.claim(owner, 1, [ORDER])
 
     assert [claim.saga_id for claim in claims] == [first[0].saga_id, second[0].saga_id]
+
+
+async def test_what_is_given_back_untouched_was_not_claimed(store: Store, given: Given) -> None:
+    [(owner, claim)] = await given.claimed()
+
+    await store.queue.release(owner, [claim.saga_id], untouched=True)
+
+    [again] = await store.queue.claim(owner, 1, [ORDER])
+    assert (again.epoch, again.claims) == (2, 1)
+
+
+async def test_what_is_claimed_in_vain_again_and_again_comes_back_later_each_time(
+    store: Store, given: Given
+) -> None:
+    await given.started()
+    waits = []
+    for _ in range(4):
+        owner = await given.worker()
+        while not (claims := await store.queue.claim(owner, 1, [ORDER])):
+            await asyncio.sleep(0.02)
+        [claim] = claims
+        await store.fleet.leave(owner)
+        instance = await store.reads.get(claim.saga_id)
+        assert instance is not None
+        assert instance.due_at is not None
+        waits.append((instance.due_at - store.clock.now()).total_seconds())
+
+    assert max(waits[:2]) <= 0
+    assert 0 < waits[2] <= 0.25 < waits[3] <= 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from orchestrator.domain.events import ENDED, Status
 from orchestrator.ports import Clock, EventRow, FeedEvent, Instance, Message, StartRequest
@@ -92,8 +92,9 @@ class Tables:
     cursors: dict[str, CursorRow] = field(default_factory=dict)
 
     def free(self, worker_id: str) -> int:
-        """Give back all that a worker holds, due at once; how many that were."""
+        """Give back all that a worker holds, due as free_sagas.sql says; how many that were."""
         held = [row for row in self.sagas.values() if row.owner == worker_id]
         for row in held:
-            row.owner, row.due_at = None, self.clock.now()
+            pause = min(0.25 * 2.0 ** (row.claims - 3), 5.0) if row.claims >= 3 else 0.0
+            row.owner, row.due_at = None, self.clock.now() + timedelta(seconds=pause)
         return len(held)

@@ -112,12 +112,18 @@ class MemoryWorkQueue:
         return _take(row, owner)
 
     async def release(
-        self, owner: str, saga_ids: Sequence[str], delay: timedelta = timedelta(0)
+        self,
+        owner: str,
+        saga_ids: Sequence[str],
+        delay: timedelta = timedelta(0),
+        *,
+        untouched: bool = False,
     ) -> None:
         for saga_id in saga_ids:
             row = self._tables.sagas.get(saga_id)
             if row is not None and row.owner == owner:
                 row.owner, row.due_at = None, self._tables.clock.now() + delay
+                row.claims = max(row.claims - untouched, 0)
 
     async def owned(self, owner: str) -> list[Owned]:
         return [

@@ -40,9 +40,16 @@ class PostgresWorkQueue:
         return _claim(rows[0]) if rows else None
 
     async def release(
-        self, owner: str, saga_ids: Sequence[str], delay: timedelta = timedelta(0)
+        self,
+        owner: str,
+        saga_ids: Sequence[str],
+        delay: timedelta = timedelta(0),
+        *,
+        untouched: bool = False,
     ) -> None:
-        await self._database.fetch(sql("release_sagas"), owner, list(saga_ids), delay)
+        await self._database.fetch(
+            sql("release_sagas"), owner, list(saga_ids), delay, int(untouched)
+        )
 
     async def owned(self, owner: str) -> list[Owned]:
         rows = await self._database.fetch(sql("list_owned"), owner)

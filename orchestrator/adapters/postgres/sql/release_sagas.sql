@@ -1,8 +1,9 @@
--- Gives instances of one worker back, due after a delay.
+-- Gives instances of one worker back, due after a delay; $4 claims of each are not counted.
 -- Locks: saga rows in the order of their ids. Leans on pk_saga.
 WITH mine AS MATERIALIZED (
     SELECT id FROM saga WHERE id = ANY ($2::uuid[]) AND owner = $1 ORDER BY id FOR UPDATE
 )
 UPDATE saga s
-SET owner = NULL, due_at = clock_timestamp() + $3::interval, updated_at = clock_timestamp()
+SET owner = NULL, due_at = clock_timestamp() + $3::interval,
+    claims = greatest(s.claims - $4::int, 0), updated_at = clock_timestamp()
 WHERE s.id = ANY (ARRAY(SELECT id FROM mine)) AND s.owner IS NOT DISTINCT FROM $1

@@ -1,0 +1,157 @@
+"""The figures of a run, as data and as a table."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypedDict
+
+from tests.chaos.evidence import Evidence
+from tests.chaos.rules import Finding
+
+SHOWN = 5
+
+
+class Report(TypedDict):
+    """What report.json holds."""
+
+    verdict: str
+    about: dict[str, Any]
+    violations: dict[str, list[str]]
+    missing: list[str]
+    checked: dict[str, int]
+    says: dict[str, str]
+    faults: dict[str, dict[str, int]]
+    sometimes: dict[str, int]
+    takeovers: dict[str, dict[str, float]]
+    figures: dict[str, Any]
+
+
+def measure(evidence: Evidence, findings: Sequence[Finding], sometimes: dict[str, int]) -> Report:
+    """All figures, and the verdict: passed, violated, or void."""
+    violations = {one.rule: one.violations for one in findings if one.violations}
+    missing = _missing(evidence, sometimes)
+    verdict = "violated" if violations else "void" if missing else "passed"
+    return Report(
+        verdict=verdict,
+        about={k: v for k, v in evidence.about.items() if k != "dsn"},
+        violations=violations,
+        missing=missing,
+        checked={one.rule: one.checked for one in findings},
+        says={one.rule: one.says for one in findings},
+        faults=_faults(evidence),
+        sometimes=sometimes,
+        takeovers=_takeovers(evidence),
+        figures=_figures(evidence),
+    )
+
+
+def _missing(evidence: Evidence, sometimes: dict[str, int]) -> list[str]:
+    """What happened too rarely, and what was planned and never struck."""
+    floor = int(evidence.about.get("floor", 1))
+    rare = [f"{name}: {times}" for name, times in sometimes.items() if times < floor]
+    silent = [
+        f"fault without effect: {one['kind']} at {one.get('who', '')}"
+        for one in evidence.told("fault")
+        if not one["fired"]
+    ]
+    done = [row for row in evidence.rows if row.status == "completed"]
+    return rare + silent + ([] if len(done) >= 10 * floor else [f"only {len(done)} completed"])
+
+
+def _faults(evidence: Evidence) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = defaultdict(lambda: {"planned": 0, "struck": 0})
+    for one in evidence.told("fault"):
+        found[one["kind"]]["planned"] += 1
+        found[one["kind"]]["struck"] += int(one["fired"])
+    for call in evidence.calls:
+        if call.mode != "ok":
+            kind = f"ledger: {call.mode}"
+            found[kind]["planned"] += 1
+            found[kind]["struck"] += (
+                1 if not call.mode.startswith(("kill", "stop")) or call.struck else 0
+            )
+    return dict(sorted(found.items()))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that so large a share is not above."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _takeovers(evidence: Evidence) -> dict[str, dict[str, float]]:
+    """Seconds until somebody else had the sagas, by what became of their worker."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for one in evidence.told("takeover"):
+        kind = one["cause"] if one["clean"] else f"{one['cause']}, beside other faults"
+        seconds[kind] += one["seconds"]
+    return {
+        kind: {
+            "sagas": len(found), "p50": percentile(found, 0.5), "p99": percentile(found, 0.99),
+            "max": max(found),
+        }
+        for kind, found in sorted(seconds.items()) if found
+    }  # fmt: skip
+
+
+def _figures(evidence: Evidence) -> dict[str, Any]:
+    effects = sum(one.kind == "do" for one in evidence.applications)
+    again = sum(
+        before.mode in ("ok", "hold") and call.kind == "do"
+        for calls in evidence.calls_by_key.values()
+        for before, call in pairwise(calls)
+    )
+    answers = Counter(str(one["outcome"]) for one in evidence.history if "outcome" in one)
+    back = {
+        "a worker was up": [o["seconds"] for o in evidence.told("first commit") if o["clean"]],
+        "all were killed": [o["seconds"] for o in evidence.told("first commit") if not o["clean"]],
+    }
+    records = {(one.key, one.version) for one in evidence.records}
+    memory = evidence.told("memory")
+    rest = evidence.told("at rest")
+    return {
+        "sagas": len(evidence.rows),
+        "ends": dict(Counter(row.status for row in evidence.rows)),
+        "events": len(evidence.events),
+        "records": len(evidence.records),
+        "repeats in Kafka": len(evidence.records) - len(records),
+        "effects": effects,
+        "calls repeated though the ledger had answered": again,
+        "amplification by faults": round((effects + again) / max(effects, 1), 3),
+        "answers to clients": dict(answers),
+        "seconds until all was at rest": rest[0]["seconds"] if rest else None,
+        "seconds to the first commit after Postgres was back": back,
+        "memory in MB, first": memory[0]["rss"] if memory else {},
+        "memory in MB, last": memory[-1]["rss"] if memory else {},
+    }
+
+
+def spell(report: Report) -> str:
+    """A table to be read."""
+    about = report["about"]
+    lines = [
+        f"chaos, size {about.get('size')}, seed {about.get('seed')}, {about.get('broker')}:"
+        f" {report['verdict'].upper()}",
+        "",
+        "faults                                    planned   struck",
+        *(f"  {k:<40}{v['planned']:>7}{v['struck']:>9}" for k, v in report["faults"].items()),
+        "",
+        f"sometimes (at least {about.get('floor')} of each)",
+        *(f"  {name:<40}{times:>7}" for name, times in report["sometimes"].items()),
+        "",
+        "takeover, seconds                           sagas      p50      p99      max",
+    ]
+    for kind, one in report["takeovers"].items():
+        spelled = "".join(f"{one[name]:>9.2f}" for name in ("p50", "p99", "max"))
+        lines.append(f"  {kind:<40}{one['sagas']:>7.0f}{spelled}")
+    lines += ["", "figures", *(f"  {k}: {v}" for k, v in report["figures"].items())]
+    lines += ["", "rules                                     checked violated"]
+    for number, checked in report["checked"].items():
+        wrong = report["violations"].get(number, [])
+        lines.append(f"  {number:<4}{checked:>8}{len(wrong):>6}  {report['says'][number]}")
+        lines += [f"      {problem[:300]}" for problem in wrong[:SHOWN]]
+    if report["missing"]:
+        lines += ["", "too little happened:", *(f"  {one}" for one in report["missing"])]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,264 @@
+"""The checker of the chaos runs: silent where all is well, and each thing that is wrong is named."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.counters import count
+from tests.chaos.evidence import Evidence, Message
+from tests.chaos.fabricated import BACK, GOOD, NOON, TIMED, good_run
+from tests.chaos.report import measure, percentile, spell
+from tests.chaos.rules import RULES, judge
+from tests.chaos.rules_feed import murmur2
+
+FILES = (
+    "checker", "counters", "evidence", "report", "rules", "rules_api", "rules_effects",
+    "rules_end", "rules_feed", "rules_log",
+)  # fmt: skip
+OUTSIDE = {"psycopg", "confluent_kafka"}
+Spoil = Callable[[Evidence], None]
+
+
+def _violated(run: Evidence) -> dict[str, list[str]]:
+    return {one.rule: one.violations for one in judge(run) if one.violations}
+
+
+def test_a_run_in_which_all_is_well_violates_nothing_and_every_rule_looks_at_something() -> None:
+    findings = judge(good_run())
+
+    assert {one.rule: one.violations for one in findings if one.violations} == {}
+    assert [one.rule for one in findings if not one.checked] == ["I19"]
+
+
+# ---------------------------------------------------------------------------- one thing spoilt
+
+
+def _event(saga: str, version: int, **fields: Any) -> Spoil:
+    def spoil(run: Evidence) -> None:
+        run.events = [
+            replace(e, **fields) if (e.saga, e.version) == (saga, version) else e
+            for e in run.events
+        ]
+
+    return spoil
+
+
+def _row(saga: str, **fields: Any) -> Spoil:
+    def spoil(run: Evidence) -> None:
+        run.rows = [replace(row, **fields) if row.id == saga else row for row in run.rows]
+
+    return spoil
+
+
+def _book(key: str, **fields: Any) -> Spoil:
+    def spoil(run: Evidence) -> None:
+        run.applications = [
+            replace(one, **fields) if one.key == key else one for one in run.applications
+        ]
+
+    return spoil
+
+
+def _strike(key: str) -> Spoil:
+    def spoil(run: Evidence) -> None:
+        run.applications = [one for one in run.applications if one.key != key]
+
+    return spoil
+
+
+def _call(like: str, **fields: Any) -> Spoil:
+    """One more call, like that of key *like* but for some fields."""
+
+    def spoil(run: Evidence) -> None:
+        [call] = [one for one in run.calls if one.key == like]
+        run.calls.append(replace(call, **fields))
+
+    return spoil
+
+
+def _told(op: str, **fields: Any) -> Spoil:
+    def spoil(run: Evidence) -> None:
+        run.history = [{**one, **fields} if one["op"] == op else one for one in run.history]
+
+    return spoil
+
+
+def _more(part: str, thing: Any) -> Spoil:
+    def spoil(run: Evidence) -> None:
+        getattr(run, part).append(thing)
+
+    return spoil
+
+
+def _lose_event(run: Evidence) -> None:
+    run.events = [e for e in run.events if (e.saga, e.version) != (GOOD, 3)]
+
+
+def _publish_twice_otherwise(run: Evidence) -> None:
+    record = run.records[0]
+    run.records.append(replace(record, offset=999, value=b"{}" + record.value))
+
+
+def _publish_out_of_order(run: Evidence) -> None:
+    run.records = [
+        replace(r, offset=5_000) if (r.key, r.version) == (GOOD, 2) else r for r in run.records
+    ]
+
+
+def _publish_less(run: Evidence) -> None:
+    run.records = [r for r in run.records if r.key != TIMED]
+
+
+def _publish_another(run: Evidence) -> None:
+    run.records = [
+        replace(r, value=r.value.replace(b"SagaStarted", b"SagaStopped")) for r in run.records
+    ]
+
+
+def _forget_message(run: Evidence) -> None:
+    run.inbox = [message for message in run.inbox if message.saga != GOOD]
+
+
+def _never_doubted(run: Evidence) -> None:
+    _strike(f"{BACK}/late/undo")(run)
+    run.calls = [call for call in run.calls if call.key != f"{BACK}/late/undo"]
+
+
+LATE = NOON.timestamp() + 50
+
+SPOILT: list[tuple[str, str, Spoil]] = [
+    ("I1", "a gap in the versions", _lose_event),
+    ("I1", "a head that is not the last version", _row(GOOD, head=7)),
+    ("I1", "one position twice", _event(GOOD, 2, position=20)),
+    ("I2", "an old owner after a new one", _event(GOOD, 2, epoch=5)),
+    ("I2", "an epoch that no claim gave", _event(GOOD, 6, epoch=9)),
+    ("I2", "a later version committed before", _event(GOOD, 4, position=0)),
+    ("I3", "an event after the end", _event(GOOD, 5, type="SagaCompleted")),
+    ("I3", "a row that says otherwise", _row(GOOD, status="compensated")),
+    ("I4", "a success that the books do not have", _strike(f"{GOOD}/credit")),
+    ("I4", "another receipt", _book(f"{GOOD}/credit", receipt="other")),
+    ("I4", "an undo that the books do not have", _strike(f"{BACK}/credit/undo")),
+    ("I4", "a failure that nobody heard of", _event(TIMED, 3, type="StepFailed")),
+    ("I5", "a second key for one effect", _call(f"{GOOD}/debit", key=f"{GOOD}/debit/2")),
+    ("I5", "a call repeated without a fault", _call(f"{GOOD}/debit", received=LATE)),
+    ("I5", "a step that succeeded twice", _event(GOOD, 5, node="debit")),
+    ("I6", "an effect that stands", _book(f"{BACK}/debit/undo", effective=0)),
+    ("I6", "undone in the order of doing", _book(f"{BACK}/debit/undo", applied=NOON.timestamp())),
+    ("I6", "completed and undone", _row(BACK, status="completed")),
+    ("I7", "a doubt that nobody settled", _never_doubted),
+    ("I8", "an effect after the end", _book(f"{GOOD}/credit", applied=LATE)),
+    ("I9", "money that is elsewhere", _book(f"{GOOD}/credit", cents=8)),
+    ("I9", "money left on its way", _book(f"{GOOD}/credit", target="transit:x")),
+    ("I10", "an acknowledged start that is not there", _told("start", answer="nobody")),
+    ("I10", "an acknowledged signal that is not there", _forget_message),
+    ("I10", "a refused cancel that is there", _told("cancel", outcome="fail", error="NotFoundError")),
+    ("I11", "two sagas for one key", _row(BACK, key="k-good")),
+    ("I11", "two answers for one key", _told("start", ref="k-good")),
+    ("I12", "a message heard twice", _event(GOOD, 3, data='{"inbox_seq": 1}', type="SignalReceived")),
+    ("I12", "a message never heard", _more("inbox", Message(GOOD, 2, "signal", "d-2"))),
+    ("I12", "a message that nobody sent", _forget_message),
+    ("I13", "a timer too early", _event(TIMED, 3, at=NOON)),
+    ("I13", "a timer that fired twice", _event(TIMED, 4, type="TimerFired", node="nap")),
+    ("I14", "a cancel that was accepted and completed", _row(BACK, status="completed")),
+    ("I15", "a repeat that differs", _publish_twice_otherwise),
+    ("I15", "first occurrences out of order", _publish_out_of_order),
+    ("I15", "a saga that was not published", _publish_less),
+    ("I15", "a record that says something else", _publish_another),
+    ("I16", "a record in a wrong partition", lambda run: run.records.append(
+        replace(run.records[0], partition=(run.records[0].partition + 1) % 6))),
+    ("I17", "a history that folds to something else", _more(
+        "nemesis", {"what": "replay", "saga": GOOD, "agrees": False, "said": "no"})),
+    ("I18", "a saga that did not end", _row(TIMED, status="waiting")),
+    ("I18", "a saga that ended otherwise", _row(GOOD, status="terminated")),
+    ("I18", "an owner that is left", _row(GOOD, owner="somebody")),
+    ("I18", "an end that came too late", _more("nemesis", {"what": "late", "problem": "no end"})),
+    ("I19", "poison that is not parked", _told("start", poison=True)),
+    ("I20", "a process that ended by itself", _more(
+        "nemesis", {"what": "died", "who": "w", "at": 0.0, "code": 1, "usual": False})),
+    ("I20", "a session that is left", _more("nemesis", {"what": "sessions", "left": ["one"]})),
+    ("I20", "a drain that failed", _more(
+        "nemesis", {"what": "closed", "who": "w", "code": 1, "seconds": 0.1})),
+    ("I20", "a traceback in a log", _more("logs", {"message": "Traceback (most recent call last):"})),
+    ("I21", "a row that was changed", _event(GOOD, 2, attempt=2)),
+    ("I21", "a payload that was changed", _event(GOOD, 2, meta="{ }")),
+    ("I23", "two owners under one claim", _call(f"{GOOD}/debit", pid=101, received=LATE)),
+    ("I24", "an answer that nobody knows", _told("signal", outcome="broken", error="boom")),
+    ("I24", "an answer that took too long", _told("signal", took=60.0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "spoil"),
+    [(rule, spoil) for rule, _, spoil in SPOILT],
+    ids=[f"{rule}: {what}" for rule, what, _ in SPOILT],
+)
+def test_what_is_wrong_is_reported_under_its_rule(rule: str, spoil: Spoil) -> None:
+    run = good_run()
+    spoil(run)
+
+    assert rule in _violated(run)
+
+
+def test_every_rule_has_something_that_violates_it() -> None:
+    judge(Evidence())
+    assert {rule for rule, _, _ in SPOILT} == set(RULES)
+
+
+# ---------------------------------------------------------------------------- void, figures, hashes
+
+
+def test_a_run_in_which_too_little_happened_is_void_and_says_what_was_missing() -> None:
+    run = good_run()
+    report = measure(run, judge(run), count(run))
+
+    assert report["verdict"] == "void"
+    assert "takeover: 0" in report["missing"]
+    assert "VOID" in spell(report)
+
+
+def test_a_planned_fault_that_never_struck_makes_a_run_void() -> None:
+    run = good_run()
+    run.nemesis.append(
+        {"what": "fault", "kind": "kill", "who": "x", "fired": 0, "begun": 0, "ended": 0}
+    )
+    report = measure(run, judge(run), dict.fromkeys(count(run), 9))
+
+    assert "fault without effect: kill at x" in report["missing"]
+
+
+def test_percentiles_are_values_that_were_seen() -> None:
+    values = [float(n) for n in range(1, 101)]
+    assert [percentile(values, share) for share in (0.5, 0.99)] == [51.0, 100.0]
+    assert percentile([3.0], 0.99) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("key", "hashed"),
+    [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536)],
+)
+def test_keys_are_hashed_as_kafka_does(key: bytes, hashed: int) -> None:
+    assert murmur2(key) == hashed & 0xFFFFFFFF
+
+
+def test_the_checker_imports_nothing_of_the_product() -> None:
+    folder = Path(__file__).parent
+    allowed = {f"tests.chaos.{name}" for name in FILES} | {"tests.chaos"}
+    for name in FILES:
+        tree = ast.parse((folder / f"{name}.py").read_text("utf-8"))
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for found in names:
+                top = found.split(".")[0]
+                known = top in sys.stdlib_module_names or top in OUTSIDE or found in allowed
+                assert known, f"{name}.py imports {found}"
