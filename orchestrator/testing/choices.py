@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
-Topic = Literal["order", "death", "trouble"]
+Topic = Literal["order", "begin", "death", "trouble"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class Search:
     """All paths, those with the fewest oddities first, up to *bound* of them.
 
     One death a path, and one trouble before it; both together only where answers arrive in
-    their plain order, because all pairs in all orders would be too many to say anything.
+    their plain order, because all pairs in all orders would be too many to say anything. Where
+    what is side by side begins in another order, nothing else happens.
     """
 
     def __init__(self, bound: int) -> None:
@@ -115,7 +116,7 @@ class Search:
                     heapq.heappush(self._open, (*rank, next(self._number), (*before, way)))
             if choice.taken:
                 orders += choice.topic == "order"
-                deaths += choice.topic == "death"
+                deaths += choice.topic in ("death", "begin")
                 troubles += choice.topic == "trouble"
 
 
@@ -126,6 +127,8 @@ def _is_open(topic: Topic, orders: int, deaths: int, troubles: int) -> bool:
     match topic:
         case "order":
             return True
+        case "begin":
+            return not (orders or troubles)
         case "trouble":
             return not troubles
         case "death":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,12 +12,15 @@ from orchestrator.domain.waiting import Signal
 from orchestrator.errors import TooLateError
 from orchestrator.testing.choices import Path, Search, Topic
 from orchestrator.testing.fakes import Fakes, copied
-from orchestrator.testing.journal import Named
-from orchestrator.testing.laws import Broken, Told, broken_laws, instances
+from orchestrator.testing.findings import Broken, Told, instances
+from orchestrator.testing.journal import ByStep
+from orchestrator.testing.laws import broken_laws
 from orchestrator.testing.outcome import effects_table, history_table
+from orchestrator.testing.reference import End, differs, end_of
 from orchestrator.testing.script import ALWAYS
 from orchestrator.testing.simulator import BOUND, Simulator
 from orchestrator.testing.snapshot import snapshot
+from orchestrator.testing.stage import HopelessError
 from orchestrator.testing.tables import indented
 
 In = TypeVar("In")
@@ -79,7 +82,7 @@ class CrashPoints:
         self._runs += 1
         self._points += deaths > 0
         self._troubles += troubles > 0
-        self._orders += not (deaths or troubles)
+        self._orders += not (deaths or troubles or path.count("begin"))
 
     @property
     def report(self) -> Report:
@@ -91,9 +94,9 @@ def crash_points(
     saga: Saga[In, Any],
     input: In,
     *,
-    stubs: Mapping[Named, Any] | None = None,
+    stubs: ByStep[Any] | None = None,
     resources: Fakes | None = None,
-    fails: Mapping[Named, BaseException | type[BaseException]] | None = None,
+    fails: ByStep[BaseException | type[BaseException]] | None = None,
     signals: Sequence[tuple[Signal[Any], Any]] = (),
     auto: bool = False,
     ignore: Collection[str] = (),
@@ -104,11 +107,13 @@ def crash_points(
     """Kill *saga* before and after everything it writes and does; it must come out whole.
 
     The process dies before and after every append, before every call of a step or an undo, and
-    right after it took effect and nobody heard of it; the next process knows the store only. Each
-    step is also refused once and loses its answer once (unless *troubles* is False), and answers
-    that are ready together arrive in every order, up to *bound* runs. In the end the saga must be
+    right after it took effect and nobody heard of it, or where it has done one thing and not the
+    next; the next process knows the store only. Each step is also refused once and loses its answer
+    once (unless *troubles* is False), answers that are ready together arrive in every order, and
+    what is side by side begins in the reverse one, up to *bound* runs. In the end the saga must be
     completed or compensated, each effect applied once for each key, each one that does not stand
-    undone, repeats without effect, and the history equal to the row.
+    undone, repeats without effect, the history equal to the row, and the resources as they are
+    when nothing happens, wherever the saga comes to the same end.
 
     *stubs* gives values or functions for steps, *resources* the fakes that the others use (copied
     for each run, or made by a function); what the steps do to these is watched, attributes named
@@ -116,6 +121,7 @@ def crash_points(
     Raises CrashPointFailed.
     """
     topics: frozenset[Topic] = frozenset({"death", "trouble"} if troubles else {"death"})
+    plain: list[End] = []
 
     def make(path: Path) -> Simulator:
         sim = Simulator(auto=auto, resources=copied(resources), chooser=path)
@@ -131,16 +137,23 @@ def crash_points(
         for signal, payload in signals:
             with suppress(TooLateError):  # it went back at once, and waits for nothing
                 instance.signal(signal, payload)
-        instance.finish()
-        found = sim.act(broken_laws(sim.orchestrator, sim.journal, sim.steps_seen))
+        with suppress(HopelessError):  # its calls say so
+            instance.finish()
+        fakes = _look_at(sim, ignore)
+        told = sim.act(instances(sim.orchestrator))
+        end = end_of(told, fakes)
+        if not path.strays:
+            plain.append(end)
+        found = sim.act(broken_laws(sim.orchestrator, sim.journal, sim.steps_seen, fakes))
+        found = found or differs(end, plain[0], path, sim.point)
         if found is not None:
-            told = sim.act(instances(sim.orchestrator))
             raise CrashPointFailed(_text(sim, path, found, told), found.problem, path.name)
 
     if only is not None:
         path = Path.from_name(only)
-        with make(path) as sim:
-            run(sim, path)
+        for one in (Path(), path):
+            with make(one) as sim:
+                run(sim, one)
         return Report(1, path.count("death"), 1, path.count("trouble"), cut=False)
     points = CrashPoints(make, bound)
     for sim in points:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, TypeVar
 
 from orchestrator.domain.steps import Step
+from orchestrator.testing.snapshot import Moved, told
 
 Kind = Literal["step", "undo", "probe"]
 
+_MANY = 50
+
+T = TypeVar("T", covariant=True)
+
 Named = Step[Any, Any] | str
 """A step, or its name."""
+
+
+class ByStep(Protocol[T]):
+    """Something for each of several steps: a mapping, whatever steps its keys are."""
+
+    def items(self) -> Iterable[tuple[Named, T]]: ...
 
 
 def name_of(step: Named) -> str:
@@ -24,8 +36,9 @@ class Call:
     """One call of a step's function, of what undoes it, or of its probe.
 
     `applied` says that it got to its end, so that a participant would have done what it was asked
-    for, whether or not anybody heard of it. Where resources are watched, `changed` is what it did
-    to them, `alone` whether nothing else was done meanwhile, `raised` what the function raised.
+    for, whether or not anybody heard of it; or that it broke off in doubt, having changed something.
+    Where resources are watched, `moved` is what it did to them (each place with its value before and
+    after), `alone` whether nothing else was done meanwhile, `raised` what the function raised.
     """
 
     step: str
@@ -40,7 +53,7 @@ class Call:
     applied: bool = False
     outcome: str = "under way"
     output: Any = None
-    changed: tuple[str, ...] = ()
+    moved: Moved = field(default_factory=dict)
     alone: bool = True
     raised: BaseException | None = None
 
@@ -48,6 +61,16 @@ class Call:
     def forward_key(self) -> str:
         """The key of the step that this call belongs to, whatever it does about it."""
         return self.key.removesuffix("/undo")
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """What it did to the resources, a line for each place."""
+        return told(self.moved)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it got to its end, or broke off before."""
+        return self.applied and self.raised is None
 
     @property
     def what(self) -> str:
@@ -72,19 +95,31 @@ class Journal:
         return len({call.key for call in self.of(step, kind) if call.applied})
 
     def apply(self, call: Call) -> None:
-        """Note that *call* has come to its end."""
+        """Note that *call* has taken effect."""
         call.applied = True
         self.done.append(call)
 
     def first(self, kind: Kind) -> list[Call]:
-        """The calls that were the first to come to their end under their key."""
+        """The calls that were the first to take effect under their key."""
         found: dict[str, Call] = {}
         for call in self.done:
             if call.kind == kind:
                 found.setdefault(call.key, call)
         return list(found.values())
 
+    def in_vain(self, saga_id: str) -> list[Call]:
+        """The calls of an undo that failed many times in a row; none when it did not."""
+        calls = [call for call in self.calls if call.saga_id == saga_id][-_MANY:]
+        same = {(call.kind, call.key, call.applied) for call in calls}
+        return calls if len(calls) == _MANY and same == {("undo", calls[0].key, False)} else []
+
     def repeats(self) -> list[Call]:
         """The calls that came to their end when another one had under the same key."""
-        firsts = {id(call) for kind in get_args(Kind) for call in self.first(kind)}
-        return [call for call in self.done if id(call) not in firsts]
+        ended: set[tuple[Kind, str]] = set()
+        found: list[Call] = []
+        for call in self.done:
+            if (call.kind, call.key) in ended:
+                found.append(call)
+            if call.whole:
+                ended.add((call.kind, call.key))
+        return found

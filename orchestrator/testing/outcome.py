@@ -12,7 +12,8 @@ from orchestrator.domain.events import Event, Failure, Status
 from orchestrator.domain.state import fold
 from orchestrator.runtime.service import HistoryEntry
 from orchestrator.testing.journal import Call, Journal, Kind, Named
-from orchestrator.testing.tables import indented, table
+from orchestrator.testing.snapshot import told
+from orchestrator.testing.tables import indented, shortened, table
 
 Out = TypeVar("Out")
 
@@ -110,22 +111,34 @@ def history_table(events: Sequence[HistoryEntry]) -> str:
     if not events:
         return "  history: nothing happened yet"
     begun = _begun(events)
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (e.seq, e.row.epoch, _clock(e.at - begun), e.type, e.node, _detail(e.event)) for e in events
     ]
-    return "  history\n" + indented(table(("#", "owner", "after", "event", "place", "what"), rows))
+    shown = shortened(rows, lambda row: row[3:5], lambda n: ("…", "", "", _more(n), "", ""))
+    return "  history\n" + indented(table(("#", "owner", "after", "event", "place", "what"), shown))
 
 
 def effects_table(calls: Sequence[Call]) -> str:
     """The calls of steps, a line for each."""
     if not calls:
         return "  effects: no step was called"
-    rows = [
-        (c.what, c.attempt, c.process, _key(c), "applied" if c.applied else "", c.outcome)
-        for c in calls
+    rows: list[tuple[object, ...]] = [
+        (c.what, c.attempt, c.process, _key(c), _effect(c), c.outcome) for c in calls
     ]
     head = ("call", "attempt", "process", "key", "effect", "answer")
-    return "  effects\n" + indented(table(head, rows))
+    shown = shortened(rows, lambda row: (row[0], row[3]), lambda n: (_more(n), "…", "", "", "", ""))
+    return "  effects\n" + indented(table(head, shown))
+
+
+def _effect(call: Call) -> str:
+    """Whether it took effect and, where the fakes are watched, what of it belongs to no one key."""
+    seen = {place: change for place, change in call.moved.items() if "[" not in place}
+    parts = ["applied"] if call.applied else ["in part"] if call.moved else []
+    return ", ".join([*parts, *told(seen)]) if call.alone else " ".join(parts)
+
+
+def _more(left_out: int) -> str:
+    return f"({left_out:,} more like these)"
 
 
 def _begun(events: Sequence[HistoryEntry]) -> datetime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -11,7 +11,7 @@ from orchestrator.domain.steps import Step
 from orchestrator.domain.waiting import Signal
 from orchestrator.runtime.engine import definitions
 from orchestrator.testing.fakes import Fakes, copied
-from orchestrator.testing.journal import Named, name_of
+from orchestrator.testing.journal import ByStep, Named, name_of
 from orchestrator.testing.names import check_names
 from orchestrator.testing.outcome import Outcome
 from orchestrator.testing.script import ALWAYS
@@ -33,7 +33,7 @@ def given(
     saga: Saga[In, Out],
     input: In = _MADE_UP,
     *,
-    stubs: Mapping[Named, Any] | None = None,
+    stubs: ByStep[Any] | None = None,
     resources: Fakes | None = None,
     auto: bool = False,
     seed: int = 0,

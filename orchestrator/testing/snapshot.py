@@ -14,6 +14,9 @@ _LINE = 80
 Snapshot = dict[str, str]
 """What is where: a place such as `FakeBank.charges['k1']`, and the value there."""
 
+Moved = dict[str, tuple[str | None, str | None]]
+"""The places that differ between two moments, with their values then and then."""
+
 
 def snapshot(world: Mapping[str, Any], ignore: Collection[str] = ()) -> Snapshot:
     """All that is to be seen in the objects of *world*; attributes named in *ignore* are left out.
@@ -27,14 +30,21 @@ def snapshot(world: Mapping[str, Any], ignore: Collection[str] = ()) -> Snapshot
     return found
 
 
-def difference(before: Snapshot, after: Snapshot) -> tuple[str, ...]:
-    """What changed, a line for each place."""
-    changed = [
-        f"{place}: {before.get(place, '(nothing)')} → {after.get(place, '(nothing)')}"
+def moved(before: Snapshot, after: Snapshot) -> Moved:
+    """What changed."""
+    return {
+        place: (before.get(place), after.get(place))
         for place in sorted(before.keys() | after.keys())
         if before.get(place) != after.get(place)
-    ]
-    return tuple(_short(line, 2 * _LINE) for line in changed)
+    }
+
+
+def told(moved: Moved) -> tuple[str, ...]:
+    """What changed in words, a line for each place."""
+    lines = (
+        f"{at}: {old or '(nothing)'} → {new or '(nothing)'}" for at, (old, new) in moved.items()
+    )
+    return tuple(_short(line, 2 * _LINE) for line in lines)
 
 
 def _look(

@@ -10,22 +10,30 @@ from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from orchestrator.domain.commands import InDoubt
+from orchestrator.domain.outcomes import outcome_of
 from orchestrator.domain.steps import Step
 from orchestrator.errors import Permanent, Retryable
 from orchestrator.ports import Append
 from orchestrator.testing.arrivals import Arrivals, Chooser
 from orchestrator.testing.choices import Topic
+from orchestrator.testing.fakes import copied
+from orchestrator.testing.inside import Inside
 from orchestrator.testing.journal import Call, Journal
 from orchestrator.testing.mortality import Life
 from orchestrator.testing.script import Script, Stub, Trouble
-from orchestrator.testing.snapshot import Snapshot, difference
-from orchestrator.testing.virtual_time import VirtualLoop
+from orchestrator.testing.snapshot import Snapshot, moved
+from orchestrator.testing.virtual_time import SimulationError, VirtualLoop
 
 LOST = "the answer was lost on its way back"
 
 
+class HopelessError(SimulationError):
+    """An undo fails and fails; to wait for a day until it is stuck would show nothing more."""
+
+
 class Act(Protocol):
-    async def __call__(self, stub: Stub | None) -> Any: ...
+    async def __call__(self, stub: Stub | None, inside: Inside | None) -> Any: ...
 
 
 class Commits(Protocol):
@@ -58,8 +66,10 @@ class Stage:
 
     async def perform(self, life: Life, call: Call, step: Step[Any, Any], act: Act) -> Any:
         """Call what *act* says, with all that the script and the chooser have in mind for it."""
-        self.journal.calls.append(call)
         self.steps[step.name] = step
+        if self.exploring:
+            await self.arrivals.begin(life, call.what)
+        self.journal.calls.append(call)
         self.tell(f"{call.what} begins ({call.key}, attempt {call.attempt})")
         for hook in self.script.begun.pop(call.step, ()) if call.kind == "step" else ():
             hook()
@@ -73,6 +83,8 @@ class Stage:
         except BaseException as error:
             call.outcome = f"{type(error).__name__}: {error}".removesuffix(": ")
             self.tell(f"{call.what} raises {call.outcome} ({call.key})")
+            if call.kind == "undo" and self.watch and self.journal.in_vain(call.saga_id):
+                raise self.loop.refuse(HopelessError(call.what)) from error
             raise
         call.outcome = "done"
         self.tell(f"{call.what} answers ({call.key})")
@@ -87,8 +99,12 @@ class Stage:
                 raise trouble.raised()
             await self._lose(step)
         stub = self.script.stand_in(step, call.kind, self.journal)
-        with self._watching(call):
-            output = await act(stub)
+        try:
+            with self._watching(call, step):
+                output = await act(stub, self._inside(life, call, step))
+        finally:
+            if life.dead:  # it died in the middle, and went on for nobody
+                await life.rest()
         call.output = output
         if (transaction := self._transaction()) is not None:
             # It has happened when, and only if, its transaction commits.
@@ -102,7 +118,7 @@ class Stage:
         return output
 
     @contextmanager
-    def _watching(self, call: Call) -> Iterator[None]:
+    def _watching(self, call: Call, step: Step[Any, Any]) -> Iterator[None]:
         """Note what *call* does to the resources, unless something else is done meanwhile."""
         if self.watch is None:
             yield
@@ -119,7 +135,31 @@ class Stage:
             call.alone = not beside and not self._acting and call.alone
             for other in self._acting:
                 other.alone = False
-            call.changed = difference(before, self.watch())
+            call.moved = moved(before, self.watch())
+            if call.moved and _broke_off(call, step):
+                self.journal.apply(call)
+
+    def _inside(self, life: Life, call: Call, step: Step[Any, Any]) -> Inside | None:
+        """How to look into the middle of a call; a transaction has none."""
+        if self.watch is None or "death" not in self.exploring or self.deaths:
+            return None
+        if step.transaction is not None and call.kind == "step":
+            return None
+
+        def dies(kept: dict[type, Any]) -> bool:
+            if life.dead or not self._chooses_death(life, f"in the middle of {call.what}"):
+                return False
+            life.dead = True
+            self.resources.update(kept)
+            return True
+
+        return Inside(self.watch, self._kept, dies)
+
+    def _kept(self) -> dict[type, Any] | None:
+        try:
+            return copied(self.resources)
+        except SimulationError:
+            return None
 
     def _transaction(self) -> Commits | None:
         return self.transactions.get(asyncio.current_task())
@@ -163,13 +203,27 @@ class Stage:
         if life.dead:
             await life.rest()
         planned = call is not None and self.script.crashes_at(call, name)
-        if planned or ("death" in self.exploring and self.chooser.pick("death", ["lives", what])):
+        if self._chooses_death(life, what, planned=planned):
+            await life.die()
+
+    def _chooses_death(self, life: Life, what: str, *, planned: bool = False) -> bool:
+        chosen = planned or (
+            "death" in self.exploring and self.chooser.pick("death", ["lives", what]) > 0
+        )
+        if chosen:
             self.deaths.append(what)
             self.tell(f"process {life.number} dies {what}")
-            await life.die()
+        return chosen
 
     async def _lose(self, step: Step[Any, Any]) -> None:
         """End in doubt: by a lost connection, or by the time-out where that would not do."""
         if step.doubt_on is None or issubclass(ConnectionResetError, step.doubt_on):
             raise ConnectionResetError(LOST)
         await self.loop.create_future()
+
+
+def _broke_off(call: Call, step: Step[Any, Any]) -> bool:
+    """Whether nobody knows what a call did that got to no end."""
+    if call.kind != "step" or step.transaction is not None or call.raised is None:
+        return False
+    return isinstance(outcome_of(call.raised, step), InDoubt)

@@ -14,6 +14,7 @@ from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.steps import Attempted, Completed
 from orchestrator.ports import Append, Codec, Store, Transaction, Transactions
 from orchestrator.runtime.executor import Attempt, Executor, Report, Subject
+from orchestrator.testing.inside import Inside
 from orchestrator.testing.journal import Call, Kind
 from orchestrator.testing.mortality import Life
 from orchestrator.testing.script import Stub, called
@@ -90,9 +91,10 @@ class StagedExecutor(Executor):
                 ctx.idempotency_key, value, stage.loop.now(), life.number,
             )  # fmt: skip
 
-            async def act(stub: Stub | None) -> Any:
+            async def act(stub: Stub | None, inside: Inside | None) -> Any:
                 if stub is None:
-                    return await called(own, given, ctx, *handle)
+                    call_own = called if inside is None else inside.call
+                    return await call_own(own, given, ctx, *handle)
                 await asyncio.sleep(stub.takes.total_seconds())
                 return await called(stub.answer, given, ctx)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
@@ -153,7 +154,12 @@ class World:
         self._process = Process(
             life, self.loop, self.database, self.codec, self.stage, self.sagas, self._give_up
         )
-        self._registry.begin(life, self._process.work())
+        self._registry.begin(life, self._process.work()).add_done_callback(self._noticed)
+
+    def _noticed(self, task: asyncio.Task[None]) -> None:
+        """A process works until it dies; one that broke down is the kit's fault, not the saga's."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._give_up(error)
 
     def _give_up(self, error: BaseException) -> None:
         self._broken = self._broken or error

@@ -28,6 +28,7 @@ from orchestrator import (
     transactional,
 )
 from orchestrator.testing import SimulationError, Simulator
+from orchestrator.testing.process import Process
 from tests.testing.shop import (
     LAMP,
     Bank,
@@ -501,3 +502,14 @@ def test_steps_stay_what_they_were(sim: Simulator) -> None:
     sim.stub(book_parcel, returns="x")
     open_shop(sim).run_sync(order, LAMP)
     assert book_parcel.action.__name__ == "book_parcel"
+
+
+def test_a_process_that_breaks_down_says_why_and_does_not_leave_the_saga_pending(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(self: Process) -> None:
+        raise RuntimeError("this process has no store")
+
+    monkeypatch.setattr(Process, "work", work)
+    with pytest.raises(RuntimeError, match="this process has no store"):
+        sim.run_sync(order, LAMP)

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.testing.snapshot import difference, snapshot
+from orchestrator.testing.snapshot import moved, snapshot, told
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Fake:
 
 
 def changes(before: Fake, after: Fake, *ignore: str) -> tuple[str, ...]:
-    return difference(snapshot({"Fake": before}, ignore), snapshot({"Fake": after}, ignore))
+    return told(moved(snapshot({"Fake": before}, ignore), snapshot({"Fake": after}, ignore)))
 
 
 def test_the_same_is_no_difference_whatever_object_it_is() -> None:
