@@ -49,7 +49,10 @@ class RunStep:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Call a plain function of the node: `call(value, ctx)`, *value* being read as *takes*."""
+    """Call a plain function of the node: `call(value, ctx)`, *value* being read as *takes*.
+
+    A value that rides along (`events.RIDES_ALONG`) is made again by the next owner.
+    """
 
     path: str
     node: Primitive[Any, Any]
@@ -60,6 +63,7 @@ class Compute:
     gives: Any
     outputs: Mapping[str, Json]
     detail: Any = None
+    rides_along: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +177,11 @@ class InDoubt:
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """A guard let the call wait; it was not made."""
+    """A guard let the call wait; it was not made. `in_doubt`: an earlier one may have been."""
 
     by: str
     until: datetime
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

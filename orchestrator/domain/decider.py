@@ -157,8 +157,8 @@ def _ran_step(command: RunStep, outcome: Outcome) -> Event:
             return ev.StepFailed(path, name, attempt, failure, cost)
         case InDoubt(failure, cost):
             return ev.StepInDoubt(path, name, attempt, failure, cost)
-        case Postponed(by, until):
-            return ev.StepHeld(path, name, by, until)
+        case Postponed(by, until, in_doubt):
+            return ev.StepHeld(path, name, by, until, in_doubt)
         case Remembered(cache, output):
             return ev.CacheHit(path, name, cache, output)
         case _:

@@ -90,12 +90,16 @@ class StepInDoubt:
 
 @dataclass(frozen=True, slots=True)
 class StepHeld:
-    """A policy lets the step wait: a circuit is open, a rate is used up, a cache is being filled."""
+    """A policy lets the step wait: a circuit is open, a rate is used up, a cache is being filled.
+
+    `in_doubt` says that an owner who died may have called it before.
+    """
 
     node: str
     step: str
     by: str
     due_at: datetime
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ class FlowNode(Primitive[In, Out], Generic[In, Out]):
     takes: Any
     gives: Any
 
+    marked = True
+
     @property
     def label(self) -> str:
         return f"flow {self.name}"

@@ -156,7 +156,9 @@ class Forward(Backward):
     def pure(self, place: Place) -> Progress:
         node = place.node
         assert isinstance(node, Pure)  # noqa: S101 - the table of rules says so
-        return self._computed(place, node.name, lambda v, _: node.fn(v), node.takes, node.gives)
+        return self._computed(
+            place, node.name, lambda v, _: node.fn(v), node.takes, node.gives, rides_along=True
+        )
 
     def _computed(
         self,
@@ -167,6 +169,7 @@ class Forward(Backward):
         gives: Any,
         *,
         detail: Any = None,
+        rides_along: bool = False,
     ) -> Progress:
         known = place.state
         if known.settled is Settled.SUCCEEDED:
@@ -177,7 +180,7 @@ class Forward(Backward):
             return NOT_BEGUN
         compute = Compute(
             place.path, place.node, name, call, place.input, takes, gives,
-            self.state.outputs, detail,
+            self.state.outputs, detail, rides_along,
         )  # fmt: skip
         return Plan(commands=(compute,))
 
@@ -486,7 +489,7 @@ class Forward(Backward):
         if known.bound is None:
             return self._computed(
                 place, node.name, lambda v, ctx: node.bind(View(v, ctx)), Any,
-                node.inner.input_type,
+                node.inner.input_type, rides_along=True,
             )  # fmt: skip
         return self.progress(place.inside(input=known.bound))
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, overload
 
 from orchestrator.domain.bounds import shown
 from orchestrator.domain.definition import A, B, C, In, Out, Primitive, Sequential
-from orchestrator.domain.steps import Step, UndoAction
+from orchestrator.domain.steps import Step, TransactionalUndo, UndoAction
 from orchestrator.domain.wrappers import Scope, spell_argument
 from orchestrator.errors import DefinitionError
 
@@ -15,7 +15,7 @@ E = TypeVar("E")
 F = TypeVar("F")
 G = TypeVar("G")
 
-Undoing = UndoAction[A, B] | None
+Undoing = UndoAction[A, B] | TransactionalUndo[A, B, Any] | None
 
 
 class Compensation(Sequential[In, Out]):

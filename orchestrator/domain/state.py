@@ -237,11 +237,15 @@ def _step_failed(state: SagaState, event: ev.StepFailed) -> None:
 def _step_in_doubt(state: SagaState, event: ev.StepInDoubt) -> None:
     line = state.line(event.node)
     _attempted(line, event, Settled.IN_DOUBT)
+    line[-1].failure = event.failure
+    _doubted(line, event.node)
+
+
+def _doubted(line: list[NodeState], path: str) -> None:
     node = line[-1]
-    node.failure = event.failure
     if not node.doubtful:
         node.doubtful = True
-        _push(line, event.node)
+        _push(line, path)
 
 
 def _attempted(
@@ -291,8 +295,10 @@ def _step_started(state: SagaState, event: ev.StepStarted) -> None:
 
 
 def _step_held(state: SagaState, event: ev.StepHeld) -> None:
-    node = state.at(event.node)
-    node.step, node.held_until = event.step, event.due_at
+    line = state.line(event.node)
+    line[-1].step, line[-1].held_until = event.step, event.due_at
+    if event.in_doubt:
+        _doubted(line, event.node)
 
 
 def _cache_hit(state: SagaState, event: ev.CacheHit) -> None:

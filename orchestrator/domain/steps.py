@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, Literal, get_args, get_origin, overload
+from typing import Any, Generic, Literal, Protocol, get_args, get_origin, overload
 
 from orchestrator.domain.bounds import (
     checked_count,
@@ -87,6 +87,32 @@ UndoAction = Callable[[Completed[A, B], WorkflowContext], Awaitable[None]]
 DoubtAction = Callable[[Attempted[A, B], WorkflowContext], Awaitable[None]]
 
 
+TransactionalUndo = Callable[[Completed[A, B], WorkflowContext, D], Awaitable[None]]
+
+
+TransactionalDoubt = Callable[[Attempted[A, B], WorkflowContext, D], Awaitable[None]]
+
+
+class DeclaresUndo(Protocol[A, B]):
+    """Takes what undoes a completed step, with our database or without."""
+
+    @overload
+    def __call__(self, fn: UndoAction[A, B], /) -> UndoAction[A, B]: ...
+    @overload
+    def __call__(self, fn: TransactionalUndo[A, B, D], /) -> TransactionalUndo[A, B, D]: ...
+    def __call__(self, fn: Any, /) -> Any: ...
+
+
+class DeclaresDoubt(Protocol[A, B]):
+    """Takes what undoes a step in doubt, with our database or without."""
+
+    @overload
+    def __call__(self, fn: DoubtAction[A, B], /) -> DoubtAction[A, B]: ...
+    @overload
+    def __call__(self, fn: TransactionalDoubt[A, B, D], /) -> TransactionalDoubt[A, B, D]: ...
+    def __call__(self, fn: Any, /) -> Any: ...
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Undo:
     """How a step is taken back: the function, its own time-out and its own retries."""
@@ -132,9 +158,24 @@ class Step(Primitive[In, Out]):
     no_undo_reason: str | None = None
     sealed: bool = False
 
+    marked = True
+
     @property
     def label(self) -> str:
         return self.name
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        there = (
+            ("transactional", self.transaction is not None),
+            ("once", self.once),
+            ("in a process of its own", self.executor == "process"),
+            ("undo", self.undo_completed is not None),
+            ("undo on doubt", self.undo_attempted is not None),
+            ("probe", self.asks is not None),
+            (f"no undo: {self.no_undo_reason}", self.no_undo_reason is not None),
+        )
+        return tuple(word for word, holds in there if holds)
 
     @property
     def identity(self) -> str:
@@ -152,11 +193,15 @@ class Step(Primitive[In, Out]):
     def compensation(self, fn: UndoAction[In, Out], /) -> UndoAction[In, Out]: ...
     @overload
     def compensation(
+        self, fn: TransactionalUndo[In, Out, D], /
+    ) -> TransactionalUndo[In, Out, D]: ...
+    @overload
+    def compensation(
         self, fn: None = None, /, *, retries: int | None = None, timeout: Seconds | None = None
-    ) -> Callable[[UndoAction[In, Out]], UndoAction[In, Out]]: ...
+    ) -> DeclaresUndo[In, Out]: ...
     def compensation(
         self,
-        fn: UndoAction[Any, Any] | None = None,
+        fn: Callable[..., Awaitable[None]] | None = None,
         /,
         *,
         retries: int | None = None,
@@ -169,11 +214,15 @@ class Step(Primitive[In, Out]):
     def compensation_on_doubt(self, fn: DoubtAction[In, Out], /) -> DoubtAction[In, Out]: ...
     @overload
     def compensation_on_doubt(
+        self, fn: TransactionalDoubt[In, Out, D], /
+    ) -> TransactionalDoubt[In, Out, D]: ...
+    @overload
+    def compensation_on_doubt(
         self, fn: None = None, /, *, retries: int | None = None, timeout: Seconds | None = None
-    ) -> Callable[[DoubtAction[In, Out]], DoubtAction[In, Out]]: ...
+    ) -> DeclaresDoubt[In, Out]: ...
     def compensation_on_doubt(
         self,
-        fn: DoubtAction[Any, Any] | None = None,
+        fn: Callable[..., Awaitable[None]] | None = None,
         /,
         *,
         retries: int | None = None,
@@ -211,7 +260,7 @@ class Step(Primitive[In, Out]):
 
         return declare if fn is None else declare(fn)
 
-    def undo(self, fn: UndoAction[In, Out]) -> Step[In, Out]:
+    def undo(self, fn: UndoAction[In, Out] | TransactionalUndo[In, Out, Any]) -> Step[In, Out]:
         """A copy of this step that *fn* undoes."""
         undo = _undo(self, "undo_completed", fn, None, None)
         return replace(self, undo_completed=undo, no_undo_reason=None, sealed=False)

@@ -17,8 +17,10 @@ from orchestrator.domain.commands import (
     InDoubt,
     Outcome,
     Plan,
+    Postponed,
     ResumeFlow,
     RunStep,
+    StartChild,
     WatchChild,
 )
 from orchestrator.domain.decider import decide, frontier, plan
@@ -44,12 +46,12 @@ from orchestrator.ports import (
     Store,
     Telemetry,
 )
-from orchestrator.runtime.executor import Executor, Prepared, due_in
+from orchestrator.runtime.executor import CUT_OFF, Executor, Prepared, due_in, transaction_of
 from orchestrator.runtime.flows import LiveFlow
 from orchestrator.runtime.journal import Journal
 from orchestrator.runtime.kin import Kin
 from orchestrator.runtime.recorder import Recorder
-from orchestrator.runtime.running import Running, load
+from orchestrator.runtime.running import Running, is_clean, load
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +109,11 @@ class Engine:
         try:
             run = await load(self._store, self._codec, self._sagas, claim)
         except HistoryError as error:
-            await self._journal.park_as_stuck(claim, str(error))
+            await self._put_aside(claim, str(error))
             return
         self.running[claim.saga_id] = run
         try:
-            if not _is_clean(claim):
+            if not is_clean(claim):
                 self._suspect(run)
             if self._is_poison(claim):
                 await self._read_inbox(run)
@@ -126,6 +128,23 @@ class Engine:
                 attempt.drop()
             for flow in run.flows.values():
                 flow.close()
+
+    async def _put_aside(self, claim: Claim, why: str) -> None:
+        """Park what cannot be gone on with as stuck; or end it, where a person has said so."""
+        for message in await self._store.inbox.read(claim.saga_id, claim.inbox_seen):
+            if message.kind != MessageKind.TERMINATE:
+                continue
+            reason = str(message.payload.get("reason", ""))
+            children = await self._kin.children_of(claim.saga_id)
+            await self._kin.terminate(children, claim.saga_id, reason)
+            if claim.parent is not None:
+                await self._kin.report_end(claim, claim.parent, Status.TERMINATED)
+            ended = ev.SagaTerminated(message.actor, reason, message.seq)
+            await self._journal.put_aside(claim, ended, Status.TERMINATED, message.seq)
+            return
+        log.error("saga %s is stuck: %s", claim.saga_id, why)
+        stuck = ev.SagaStuck("", "", why)
+        await self._journal.put_aside(claim, stuck, Status.STUCK, claim.inbox_seen)
 
     def _is_poison(self, claim: Claim) -> bool:
         return claim.claims > self._claim_limit
@@ -158,12 +177,13 @@ class Engine:
         while True:
             await self._read_inbox(run)
             next_ = self._plan(run)
+            if run.state.status in ENDED or run.state.status is Status.STUCK:
+                # Also when a transaction is ready: it is rolled back, and has not happened.
+                await self._end(run)
+                return
             if run.prepared:
                 await self._commit_prepared(run)
                 continue
-            if run.state.status in ENDED or run.state.status is Status.STUCK:
-                await self._end(run)
-                return
             if any(not isinstance(event, RIDES_ALONG) for event in run.fresh):
                 await self._journal.flush(run, due_at=None, keep=True)
                 if run.inbox_seq > run.inbox_read:
@@ -215,8 +235,8 @@ class Engine:
                 if isinstance(command, RunStep) and command.cut:
                     run.attempts[place].cut_off()
                 continue
-            if isinstance(command, RunStep) and (lost := _lost(run, command)) is not None:
-                run.arrived.append((command, InDoubt(lost)))
+            if isinstance(command, RunStep) and (uncalled := _uncalled(run, command)) is not None:
+                run.arrived.append((command, uncalled))
                 continue
             attempt = self._executor.start(command, run.subject, self._report_to(run))
             if isinstance(command, RunStep) and command.announced:
@@ -262,7 +282,7 @@ class Engine:
         """Record what a transactional step did in its own transaction, with all that is fresh."""
         command, prepared = run.prepared.pop(0)
         run.attempts.pop((type(command), command.path), None)
-        self._forget_suspect(run, command.path)
+        self._forget_suspects(run, command.path)
         event = decide(command, prepared.outcome)
         run.fresh.append(event)
         try:
@@ -295,15 +315,19 @@ class Engine:
         overdue, run.overdue = run.overdue, []
         for command, outcome in arrived:
             run.attempts.pop((type(command), command.path), None)
-            self._forget_suspect(run, command.path)
-            run.note(decide(command, outcome))
+            known = _doubted(run, command, outcome)
+            self._forget_suspects(run, command.path)
+            run.note(decide(command, known))
         for attempt in overdue:
             command = attempt.command
             if isinstance(command, RunStep) and (RunStep, command.path) in run.attempts:
                 run.note(ev.StepStarted(command.path, command.step.name, command.attempt))
 
-    def _forget_suspect(self, run: Running, path: str) -> None:
-        run.suspects = tuple(suspect for suspect in run.suspects if suspect != path)
+    def _forget_suspects(self, run: Running, path: str) -> None:
+        """Those at *path* or below it."""
+        run.suspects = tuple(
+            known for known in run.suspects if known != path and not known.startswith(f"{path}/")
+        )
 
     # ------------------------------------------------------------------ reading
 
@@ -327,7 +351,7 @@ class Engine:
             for command in pure:
                 if isinstance(command, ResumeFlow):
                     self._resume(run, command)
-                elif type(command.node).__name__ in _SETTLED_AGAIN:
+                elif command.rides_along:
                     self._executor.start(command, run.subject, report)
             if before == (run.state.version, len(run.nodes), sum(map(len, run.nodes.values()))):
                 run.suspects = tuple(c.path for c in begun.commands if isinstance(c, RunStep))
@@ -357,16 +381,29 @@ class Engine:
                 check=self._problem,
             )
             if isinstance(event, ev.SagaTerminated):
-                # Before it is recorded: an instance that has ended is never looked at again.
-                children = list(run.state.children)
-                await self._kin.terminate(children, run.claim.saga_id, event.reason)
+                await self._terminate_children(run, event.reason)
             stuck = run.state.status is Status.STUCK
             run.note(event)
             run.begin()
             if stuck and run.state.status is not Status.STUCK:
                 # What ran beside that which got stuck may still have happened.
                 self._suspect(run)
+                if isinstance(event, ev.StepRetried):
+                    # What is tried again had come to its end.
+                    self._forget_suspects(run, event.node)
         run.inbox_seq = max(run.inbox_seq, run.inbox_read)
+
+    async def _terminate_children(self, run: Running, reason: str) -> None:
+        """Before it is recorded: an instance that has ended is never looked at again."""
+        starting = [
+            attempt.task
+            for (kind, _), attempt in run.attempts.items()
+            if kind is StartChild and attempt.task is not None
+        ]
+        if starting:
+            # A request that is stored later would be of a child that nobody watches.
+            await asyncio.wait(starting)
+        await self._kin.terminate(list(run.state.children), run.claim.saga_id, reason)
 
     def _problem(self, text: Json, annotation: Any) -> str | None:
         try:
@@ -422,24 +459,28 @@ class Engine:
             waiting.woken.set()
 
 
-def _is_clean(claim: Claim) -> bool:
-    """Whether no earlier owner can have left a step under way: first claim, or first after a park."""
-    return claim.claims <= 1 and claim.status in (Status.PENDING, Status.WAITING)
-
-
-_SETTLED_AGAIN = ("Pure", "Using")
-"""Whose values ride along, so that an earlier owner may have gone on from them unseen."""
-
-
 def _has_watches(next_: Plan) -> bool:
     return any(isinstance(command, WatchChild) for command in next_.commands)
 
 
-def _lost(run: Running, command: RunStep) -> Failure | None:
-    """Why a step that an earlier owner may have begun must not run again; None when it may."""
+def _uncalled(run: Running, command: RunStep) -> Outcome | None:
+    """What comes of a step that an earlier owner began and that is not called again; or None."""
+    if command.cut:
+        return Failed(CUT_OFF) if transaction_of(command) is not None else InDoubt(CUT_OFF)
     if not command.step.once or command.path not in run.suspects:
         return None
-    return Failure("Interrupted", "the process that ran it died; it must not run twice")
+    return InDoubt(Failure("Interrupted", "the process that ran it died; it must not run twice"))
+
+
+def _doubted(run: Running, command: Command, outcome: Outcome) -> Outcome:
+    """A refusal says nothing of the call that an owner made who died before it had the answer."""
+    if not isinstance(command, RunStep) or transaction_of(command) is not None:
+        return outcome
+    if command.path not in run.suspects:
+        return outcome
+    if isinstance(outcome, Postponed):
+        return replace(outcome, in_doubt=True)
+    return InDoubt(outcome.failure, outcome.cost) if isinstance(outcome, Failed) else outcome
 
 
 def _only_begun(run: Running, event: Event) -> Event:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, assert_never
 
 from orchestrator.domain.commands import (
@@ -20,6 +21,7 @@ from orchestrator.domain.commands import (
     Failed,
     InDoubt,
     Outcome,
+    Postponed,
     ResumeFlow,
     RunCompensation,
     RunProbe,
@@ -44,13 +46,22 @@ from orchestrator.domain.steps import (
 )
 from orchestrator.errors import InvalidInputError, UnavailableError, UnrecordableError
 from orchestrator.ports import Append, Codec, Store, Telemetry
-from orchestrator.runtime.guards import Gate
+from orchestrator.runtime.guards import Gate, Settle
 from orchestrator.runtime.kin import Kin
 from orchestrator.runtime.processes import run_in_process
+from orchestrator.runtime.threads import Threads
 
 log = logging.getLogger(__name__)
 
+CUT_OFF = Failure("CancelledError", "cut off, because a branch beside it failed")
+
+_AGAIN = timedelta(seconds=1)
+"""When to begin a step anew for whose transaction there was no database."""
+
 _TICK = 0.1
+_THREADS = 200
+"""Plain functions that run at once; those that nobody waits for any more are not counted."""
+
 _EXACT_BELOW = 2.0
 """Limits below this many seconds have a timer of their own."""
 
@@ -105,6 +116,9 @@ class Executor:
         self._telemetry = telemetry
         self._step_timeout = step_timeout
         self.abandoned: set[asyncio.Task[Outcome]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
+        self._threads = Threads()
+        self._places = asyncio.Semaphore(_THREADS)
         self._watched: dict[Attempt, float] = {}
         self._ticking = False
 
@@ -151,6 +165,15 @@ class Executor:
         if self._ticking:
             loop.call_later(_TICK, self._tick)
 
+    def conclude(self, taken: list[Settle], outcome: Outcome) -> None:
+        """Tell the guards of a call that nobody waits for any more what became of it."""
+        if not taken:
+            return
+        telling = asyncio.create_task(self._gate.settle(tuple(taken), outcome))
+        taken.clear()
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
     async def _relate(
         self, command: StartChild | CancelChild | UndoChild, subject: Subject
     ) -> Outcome:
@@ -192,22 +215,26 @@ class Executor:
     async def _attempt(self, command: Attemptable, subject: Subject, attempt: Attempt) -> Outcome:
         began = asyncio.get_running_loop().time()
         step = command.step
-        costs: list[float] = []
 
         async def call() -> Outcome:
-            outcome = await self._outcome(command, subject, attempt, costs)
-            spent = sum(costs)
+            outcome = await self._outcome(command, subject, attempt, attempt.costs)
+            spent = sum(attempt.costs)
             if spent and isinstance(outcome, Succeeded | Failed | InDoubt):
                 outcome = replace(outcome, cost=spent)
             return outcome
 
         if isinstance(command, RunStep) and command.guards:
             receipt = f"{subject.saga_id}/{command.path}/{command.attempt}"
-            outcome = await self._gate.through(command, receipt, self._step_timeout, call)
+            outcome = await self._gate.through(
+                command, receipt, self._step_timeout, call, attempt.taken
+            )
         else:
             outcome = await call()
         took = asyncio.get_running_loop().time() - began
-        self._telemetry.attempted(subject.saga.name, step.name, type(outcome).__name__, took)
+        try:
+            self._telemetry.attempted(subject.saga.name, step.name, type(outcome).__name__, took)
+        except Exception:
+            log.exception("telemetry failed; what the step came to stands")
         return outcome
 
     async def _outcome(
@@ -225,8 +252,12 @@ class Executor:
                 raise
             return outcome_of(error, step)
         except BaseException as error:  # noqa: BLE001 - a step that exits must not end the worker
-            # What was not committed has not happened.
-            return Failed(failure_of(error)) if in_transaction else outcome_of(error, step)
+            if not in_transaction:
+                return outcome_of(error, step)
+            # What was not committed has not happened; a database that is away is no step's fault.
+            if isinstance(error, UnavailableError) and isinstance(command, RunStep):
+                return Postponed("database", self._clock.now() + _AGAIN)
+            return Failed(failure_of(error))
 
     async def _transact(
         self, command: Attemptable, subject: Subject, attempt: Attempt, costs: list[float]
@@ -238,7 +269,8 @@ class Executor:
                 failure = getattr(outcome, "failure", None)
                 return outcome if failure is None else Failed(failure)
             prepared = Prepared(replace(outcome, cost=sum(costs)))
-            attempt.prepare(prepared)
+            if not attempt.prepare(prepared):
+                return Failed(_too_late())
             append = await prepared.append
             try:
                 prepared.written.set_result(await transaction.append(append))
@@ -263,11 +295,11 @@ class Executor:
                 key = ctx.idempotency_key
                 done = Attempted(given, value, key) if on_doubt else Completed(given, value, key)
                 ctx = replace(ctx, idempotency_key=f"{key}/undo")
-                await _invoke(command.undo.action, done, ctx, *handle)
+                await self._invoke(command.undo.action, done, ctx, *handle)
                 return Succeeded()
             case RunProbe():
                 tried: Attempted[Any, Any] = Attempted(given, None, ctx.idempotency_key)
-                return self._answer(step, await _invoke(command.probe.action, tried, ctx))
+                return self._answer(step, await self._invoke(command.probe.action, tried, ctx))
         assert_never(command)
 
     async def _run(
@@ -277,12 +309,31 @@ class Executor:
         if step.executor == "process":
             result = await run_in_process(step, given, ctx)
         else:
-            result = await _invoke(step.action, given, ctx, *handle)
+            result = await self._invoke(step.action, given, ctx, *handle)
         try:
             return Succeeded(self._codec.encode(result, step.output_type))
         except (UnrecordableError, InvalidInputError) as error:
             # The effect happened; only its result is lost. Running it again cannot help.
             return InDoubt(failure_of(error, permanent=True))
+
+    async def _invoke(
+        self, fn: Callable[..., Any], given: object, ctx: WorkflowContext, *handle: object
+    ) -> Any:
+        """Await an async function; run a plain one in a thread, where it cannot block the loop."""
+        if inspect.iscoroutinefunction(fn):
+            return await fn(given, ctx, *handle)
+        call = partial(contextvars.copy_context().run, fn, given, ctx, *handle)
+        thread: asyncio.Future[Any] | None = None
+        try:
+            async with self._places:
+                thread = asyncio.get_running_loop().run_in_executor(self._threads, call)
+                result = await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            if thread is not None:
+                # A thread cannot be called away: until it ends it counts among the abandoned.
+                await asyncio.wait({thread})
+            raise
+        return await result if inspect.isawaitable(result) else result
 
     def _answer(self, step: Step[Any, Any], answer: object) -> Outcome:
         match answer:
@@ -341,7 +392,9 @@ class Attempt:
         "_timer",
         "announced",
         "command",
+        "costs",
         "since",
+        "taken",
         "task",
     )
 
@@ -354,6 +407,8 @@ class Attempt:
         self.task: asyncio.Task[Outcome] | None = None
         self.since = 0.0
         self.announced = False
+        self.costs: list[float] = []
+        self.taken: list[Settle] = []
 
     def run(self, call: Coroutine[Any, Any, Outcome], limit: float | None, name: str) -> None:
         """Run *call* as a task of its own for at most *limit* seconds."""
@@ -373,33 +428,46 @@ class Attempt:
     def settle(self, outcome: Outcome) -> None:
         """Report *outcome*, unless something was reported before."""
         report, self._report = self._report, None
+        if isinstance(outcome, InDoubt) and transaction_of(self.command) is not None:
+            # What was not committed has not happened.
+            outcome = Failed(outcome.failure, outcome.cost)
         if report is not None:
             report(self.command, outcome)
 
-    def prepare(self, prepared: Prepared) -> None:
-        """Report what is to be committed; from here on its time is the engine's."""
+    def prepare(self, prepared: Prepared) -> bool:
+        """Report what is to be committed; its time is the engine's then. False: nobody waits."""
         self._unwatch()
         report, self._report = self._report, None
         if report is not None:
             report(self.command, prepared)
+        return report is not None
 
     def drop(self) -> None:
         """Stop caring: nothing is reported any more, and what runs is told to end."""
         self._report = None
+        self._let_go()
         self._leave()
 
     def expire(self) -> None:
         """Its time is over: whether it happened is not known."""
         late = failure_of(TimeoutError(f"no answer within {self._limit:g} s"))
-        self.settle(Failed(late) if transaction_of(self.command) is not None else InDoubt(late))
+        outcome = InDoubt(late, sum(self.costs))
+        self.settle(outcome)
+        self._executor.conclude(self.taken, outcome)
         self._leave()
 
     def cut_off(self) -> None:
         """Nobody waits for it any more: whether it happened is not known."""
-        self.settle(
-            InDoubt(Failure("CancelledError", "cut off, because a branch beside it failed"))
-        )
+        if self._report is None:
+            return
+        self.settle(InDoubt(CUT_OFF, sum(self.costs)))
+        self._let_go()
         self._leave()
+
+    def _let_go(self) -> None:
+        """Tell the guards that it was cut off, which says nothing about what was called."""
+        cut_off = Failed(replace(CUT_OFF, permanent=True), sum(self.costs))
+        self._executor.conclude(self.taken, cut_off)
 
     def _unwatch(self) -> None:
         if self._timer is not None:
@@ -437,16 +505,6 @@ def transaction_of(command: Command) -> Any:
             return undo.transaction
         case _:
             return None
-
-
-async def _invoke(
-    fn: Callable[..., Any], given: object, ctx: WorkflowContext, *handle: object
-) -> Any:
-    """Await an async function; run a plain one in a thread, where it cannot block the loop."""
-    if inspect.iscoroutinefunction(fn):
-        return await fn(given, ctx, *handle)
-    result = await asyncio.to_thread(fn, given, ctx, *handle)
-    return await result if inspect.isawaitable(result) else result
 
 
 def _key(subject: Subject, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine
 from typing import Any
 
@@ -13,6 +14,10 @@ from orchestrator.domain.outcomes import failure_of
 from orchestrator.domain.saga import expand
 from orchestrator.errors import InvalidInputError, OrchestratorError, StepError, UnrecordableError
 from orchestrator.ports import Codec
+
+log = logging.getLogger(__name__)
+
+_WAYS_OUT = 100
 
 
 class LiveFlow:
@@ -52,7 +57,7 @@ class LiveFlow:
                 return self._diverged(command, f"{type(error).__name__}: {error}")
             return Failed(_failure(error))
         if not isinstance(request, Request):
-            code.close()
+            _close(code)
             why = (
                 f"flow {command.node.name} awaits something that is not f.run, f.receive or f.sleep"
             )
@@ -102,8 +107,20 @@ class LiveFlow:
     def close(self) -> None:
         """Let go of the code, wherever it stands."""
         if self._code is not None:
-            self._code.close()
+            _close(self._code)
         self._code, self._answered, self.nodes = None, 0, []
+
+
+def _close(code: Coroutine[Any, Any, Any]) -> None:
+    """End *code* where it stands, whatever it does on its way out: nobody listens any more."""
+    for _ in range(_WAYS_OUT):
+        try:
+            code.close()
+        except BaseException as error:  # noqa: BLE001 - user code, in a `finally` of its own
+            # It may ask for something in there, as `finally: await f.run(...)` does: once for each.
+            log.debug("the code of a flow, on its way out: %s", error)
+        else:
+            return
 
 
 def _failure(error: BaseException) -> Failure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,6 @@ from orchestrator.runtime.recorder import Recorder
 
 if TYPE_CHECKING:
     from orchestrator.runtime.running import Running
-
-log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -43,7 +40,8 @@ class Journal:
         """Make the fresh events durable, and with them where the instance stands."""
         claim, state = run.claim, run.state
         status = state.status
-        if not keep and status is Status.RUNNING:
+        if not keep and status is Status.RUNNING and not run.suspects:
+            # Waiting says that nothing is under way; the next owner relies on that.
             status = Status.WAITING
         rows = self._rows(run)
         inbox_seq = await (write or self._recorder.append)(
@@ -114,12 +112,13 @@ class Journal:
             )
         return tuple(rows)
 
-    async def park_as_stuck(self, claim: Claim, reason: str) -> None:
-        """Record that this history cannot be gone on with, before any effect."""
-        log.error("saga %s is stuck: %s", claim.saga_id, reason)
+    async def put_aside(
+        self, claim: Claim, event: ev.SagaStuck | ev.SagaTerminated, status: Status, inbox_seen: int
+    ) -> None:
+        """Record, before any effect, what becomes of a history that cannot be gone on with."""
         rows = await self._store.events.read(claim.saga_id)
         previous = rows[-1].hash if rows else genesis(claim.saga_id)
-        type_, node, attempt, data = self._codec.encode_event(ev.SagaStuck("", "", reason))
+        type_, node, attempt, data = self._codec.encode_event(event)
         now, head = self._store.clock.now(), rows[-1].version if rows else 0
         meta = meta_of(json.loads(claim.context))
         hash_ = link(
@@ -130,10 +129,13 @@ class Journal:
         )
         await self._recorder.append(
             Append(
-                claim.saga_id, self._owner, claim.epoch, head, (row,), Status.STUCK, None,
-                None, claim.inbox_seen, if_inbox=False,
+                claim.saga_id, self._owner, claim.epoch, head, (row,), status, None,
+                None, inbox_seen, if_inbox=False,
             )
         )  # fmt: skip
+        self._telemetry.recorded(claim.name, claim.saga_id, [event], meta)
+        self._store.hints.poke(EVENTS)
+        self._store.hints.poke(ENDS)
 
 
 def meta_of(context: Mapping[str, Any]) -> str:

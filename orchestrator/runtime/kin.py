@@ -19,10 +19,11 @@ from orchestrator.domain.commands import (
 from orchestrator.domain.events import ENDED, Failure, SagaCompleted, Status
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.errors import InvalidInputError, UnavailableError
-from orchestrator.ports import DUE, Claim, Codec, MessageKind, StartRequest, Store
+from orchestrator.ports import DUE, Claim, Codec, Filter, MessageKind, StartRequest, Store
 
 log = logging.getLogger(__name__)
 
+_PAGE = 500
 _HANDED_DOWN = ("correlation_id", "trace_id", "span_id", "user_id", "baggage", "tags")
 
 
@@ -74,6 +75,17 @@ class Kin:
         """End children where they stand, together with their parent."""
         for child in children:
             await self._send(child, MessageKind.TERMINATE, parent_id, reason)
+
+    async def children_of(self, parent_id: str) -> list[str]:
+        """All that were ever started, where the log of their parent cannot be read."""
+        found: list[str] = []
+        before: str | None = None
+        while page := await self._store.reads.search(
+            Filter(parent=parent_id, before=before, limit=_PAGE)
+        ):
+            found += [child.saga_id for child in page]
+            before = page[-1].saga_id
+        return found
 
     async def _send(self, child_id: str, kind: MessageKind, parent_id: str, reason: str) -> None:
         await self._store.inbox.send(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
+
+from orchestrator.runtime import machine
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Outage:
 
     def failed(self, who: str, activity: str, error: Exception) -> None:
         """*who* could not do *activity*."""
-        now = time.monotonic()
+        now = machine.monotonic()
         if not self._failing:
             self._since = now
         self._failing.add(activity)
@@ -42,5 +43,5 @@ class Outage:
         self._failing.discard(activity)
         if not self._failing and self._said:
             self._said = False
-            away = time.monotonic() - self._since
+            away = machine.monotonic() - self._since
             log.warning("%s: the database is back after %.1f s", who, away)

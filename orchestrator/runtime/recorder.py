@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import random
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
@@ -16,6 +15,7 @@ from orchestrator.errors import (
     UnknownOutcomeError,
 )
 from orchestrator.ports import Append, EventStore, Telemetry
+from orchestrator.runtime import machine
 from orchestrator.runtime.outage import Outage
 
 log = logging.getLogger(__name__)
@@ -166,6 +166,8 @@ class Recorder:
         self._events = events
         self._may_act = may_act
         self._outage = outage or Outage()
+        self.written = 0
+        """Appends that are durable."""
         self._group: GroupCommit[Append, int] = GroupCommit(
             "append", self._commit, _measured, telemetry, limit=limit, limit_bytes=limit_bytes
         )
@@ -186,8 +188,9 @@ class Recorder:
                 self._outage.failed(f"worker {append.owner}", "write events", error)
             else:
                 self._outage.succeeded(f"worker {append.owner}", "write events")
+                self.written += 1
                 return sequence
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            await asyncio.sleep(machine.jittered(wait))
             wait = min(wait * 2, 2.0)
 
     async def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +23,7 @@ from orchestrator.ports import (
     Publisher,
     Telemetry,
 )
+from orchestrator.runtime import machine
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Relay:
             cap=timedelta(seconds=self._settings.backoff_limit),
         )
         self._name = name
-        self._owner = owner or str(uuid.uuid4())
+        self._owner = owner or machine.new_name()
         self._failures = 0
         self._position = 0
         self._stop = asyncio.Event()
@@ -244,7 +244,7 @@ class Relay:
     async def _sleep(self, seconds: float, news: asyncio.Event | None = None) -> None:
         """Wait; not longer than until *news*, or until asked to stop."""
         events = (self._stop,) if news is None else (self._stop, news)
-        waits = {asyncio.ensure_future(event.wait()) for event in events}
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -13,6 +13,7 @@ from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis
 from orchestrator.domain.commands import Command, Outcome, RunStep
 from orchestrator.domain.events import Event, Status
+from orchestrator.domain.node_state import NodeState
 from orchestrator.domain.policies import seconds
 from orchestrator.domain.saga import Saga, still_fits
 from orchestrator.domain.state import SagaState, evolve
@@ -111,14 +112,27 @@ def _check_shape(claim: Claim, saga: Saga[Any, Any], state: SagaState) -> None:
     begun = state.fingerprint or claim.fingerprint
     if begun == saga.fingerprint:
         return
-    reached = max((int(s) for s in state.root.children if s.isdigit()), default=-1)
-    if state.saga and still_fits(begun, saga.fingerprint, reached):
+    if state.saga and still_fits(begun, saga.fingerprint, _reached(claim, state, begun)):
         return
     raise HistoryError(
         f"begun with shape {begun} of {claim.name} version {claim.version}, but this "
         f"worker has shape {saga.fingerprint}, which differs in what was reached; "
         "give a changed flow a new version, or bring the old one back; then: saga resume ID"
     )
+
+
+def _reached(claim: Claim, state: SagaState, begun: str) -> int:
+    """The last part of the spine that the instance may have come to."""
+    # A single part has no index of its own in the paths.
+    nothing = -1 if state.root == NodeState() else 0
+    known = max((int(s) for s in state.root.children if s.isdigit()), default=nothing)
+    # What an earlier owner began last may not be in the log.
+    return known if is_clean(claim) else min(known + 1, begun.count("."))
+
+
+def is_clean(claim: Claim) -> bool:
+    """Whether no earlier owner can have left a step under way: first claim, or first after a park."""
+    return claim.claims <= 1 and claim.status in (Status.PENDING, Status.WAITING)
 
 
 def _beginning(claim: Claim, saga: Saga[Any, Any], subject: Subject) -> ev.SagaStarted:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-import os
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,8 +44,10 @@ from orchestrator.ports import (
     Store,
     Telemetry,
 )
+from orchestrator.runtime import machine
 from orchestrator.runtime.ends import Ends
 from orchestrator.runtime.engine import definitions
+from orchestrator.runtime.machine import new_id
 from orchestrator.runtime.recorder import GroupCommit
 
 In = TypeVar("In")
@@ -473,7 +473,7 @@ class Orchestrator:
             kind,
             payload,
             actor=actor or "unknown",
-            dedupe_key=dedupe_key or f"{kind}-{uuid.uuid4()}",
+            dedupe_key=dedupe_key or f"{kind}-{machine.new_name()}",
         )
         self.store.hints.poke(DUE)
         if reply in (Reply.ACCEPTED, Reply.DUPLICATE):
@@ -626,14 +626,6 @@ def _check_key(key: str) -> None:
         key.encode()
     except UnicodeEncodeError as error:
         raise InvalidInputError(f"the key is not valid Unicode: {error}") from error
-
-
-def new_id() -> str:
-    """A UUIDv7 (RFC 9562): 48 bits of milliseconds, then chance; ids sort by time."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=value))
 
 
 __all__ = ["ENDED", "Handle", "HistoryEntry", "Json", "Orchestrator", "Order", "Replay", "new_id"]

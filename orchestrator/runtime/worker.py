@@ -6,10 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import threading
-import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,14 +15,22 @@ from typing import Any
 from orchestrator.domain.saga import Saga
 from orchestrator.errors import InvalidInputError, OwnershipLostError, UnavailableError
 from orchestrator.ports import DUE, Claim, Codec, Store, Telemetry
+from orchestrator.runtime import machine
 from orchestrator.runtime.engine import Engine, definitions
 from orchestrator.runtime.executor import Executor
 from orchestrator.runtime.outage import Outage
 from orchestrator.runtime.recorder import Recorder
+from orchestrator.runtime.suspects import SUSPECT, set_apart
 
 log = logging.getLogger(__name__)
 
 EXIT_BLOCKED = 70
+
+_AT_FIRST = 64
+"""How many a worker takes in hand before it has shown that it lives."""
+
+_APART_AGAIN = 2.0
+"""When those are looked at again that may end their workers, and had no room here."""
 
 _LAST_WORDS = 1.0
 """How long what was told to end, or is about to, is waited for."""
@@ -105,7 +110,7 @@ class Worker:
             except UnavailableError as error:
                 self._outage.failed(f"worker {shift.id}", "join the fleet", error)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1.0))
+                    await asyncio.wait_for(stop.wait(), machine.jittered(wait))
                 wait = min(wait * 2, 2.0)
 
 
@@ -123,7 +128,7 @@ class _Shift:
         label: str,
         outage: Outage,
     ) -> None:
-        self.id = str(uuid.uuid4())
+        self.id = machine.new_name()
         self._store = store
         self._telemetry = telemetry
         self._settings = settings
@@ -148,6 +153,8 @@ class _Shift:
             claim_limit=settings.claim_limit,
         )
         self._carried: dict[str, asyncio.Task[None]] = {}
+        self._suspects: dict[str, Claim] = {}
+        self._finished = 0
         self._claiming: float | None = None
         self._strays: dict[tuple[str, int], float] = {}
         self._free = asyncio.Event()
@@ -156,7 +163,7 @@ class _Shift:
     async def work(self, stop: asyncio.Event) -> None:
         settings = self._settings
         ttl = timedelta(seconds=settings.ttl)
-        began = time.monotonic()
+        began = machine.monotonic()
         await self._store.fleet.join(self.id, self._label, ttl)
         self._deadline = began + settings.ttl - settings.margin
         self._outage.succeeded(self._name, "join the fleet")
@@ -194,25 +201,29 @@ class _Shift:
         return f"worker {self.id}"
 
     def _may_act(self) -> bool:
-        return time.monotonic() < self._deadline
+        return machine.monotonic() < self._deadline
 
     # ------------------------------------------------------------------ claiming and carrying
 
     async def _claim(self, stop: asyncio.Event) -> None:
         """Keep the slots filled, never claiming more than are free."""
-        settings, now = self._settings, time.monotonic
+        settings, now = self._settings, machine.monotonic
         patience, few = 0.0, 1
         while not stop.is_set() and len(self._executor.abandoned) <= settings.abandoned_limit:
-            free = settings.slots - len(self._carried)
+            free = self._room() - len(self._carried)
             # After a full claim a few more are worth waiting for, but not for long.
             if free < (few if now() < patience else 1):
                 self._free.clear()
-                await _first(self._free, stop, settings.poll_every if free else 1.0)
+                waits = 1.0 if free == 0 and self._room() == settings.slots else settings.poll_every
+                await _first(self._free, stop, waits)
                 continue
             self._due.clear()
             claims = await self._try_claim(free)
-            for claim in claims:
+            kept, back = set_apart(claims, self._still_suspected(), settings.claim_limit)
+            for claim in kept:
                 self._take(claim)
+            if back:
+                await self._put_back(back)
             if len(claims) == free:
                 patience = now() + settings.poll_every
                 few = max(min(len(claims), settings.slots // 8), 1)
@@ -220,19 +231,35 @@ class _Shift:
                 patience = 0.0
                 await _first(self._due, stop, settings.poll_every)
 
+    def _room(self) -> int:
+        """How many may be in hand: few at first, then as many more as there were signs of progress.
+
+        A worker that dies soon, and the next, and the next, then count a claim in vain against few.
+        """
+        shown = self._recorder.written + self._finished
+        return min(self._settings.slots, _AT_FIRST + shown)
+
+    def _still_suspected(self) -> list[int]:
+        """The claims of the suspects in hand that have not got one event further here."""
+        for saga_id, claim in tuple(self._suspects.items()):
+            run = self._engine.running.get(saga_id)
+            if run is not None and run.head > claim.head:
+                del self._suspects[saga_id]
+        return [claim.claims for claim in self._suspects.values()]
+
     async def _try_claim(self, free: int) -> list[Claim]:
-        self._claiming = time.monotonic()
+        self._claiming = machine.monotonic()
         try:
             claims = await self._store.queue.claim(self.id, free, self._definitions)
         except UnavailableError as error:
             self._outage.failed(self._name, "claim", error)
             self._claiming = None
-            await asyncio.sleep(random.uniform(0.2, 0.5))
+            await asyncio.sleep(machine.jittered(0.5))
             return []
         # From here to the taking of the claims nothing is awaited.
         self._claiming = None
         self._outage.succeeded(self._name, "claim")
-        random.shuffle(self._definitions)
+        machine.shuffle(self._definitions)
         self._telemetry.count("claims", len(claims))
         return claims
 
@@ -242,15 +269,28 @@ class _Shift:
             self._carry(claim) if before is None else self._carry_after(before, claim)
         )
         self._carried[claim.saga_id] = task
+        if claim.claims >= SUSPECT:
+            self._suspects[claim.saga_id] = claim
 
         def done(_: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()):
                 log.error("saga %s was dropped", claim.saga_id, exc_info=error)
             if self._carried.get(claim.saga_id) is task:
                 del self._carried[claim.saga_id]
+                self._suspects.pop(claim.saga_id, None)
+            self._finished += 1
             self._free.set()
 
         task.add_done_callback(done)
+
+    async def _put_back(self, claims: Sequence[Claim]) -> None:
+        """Leave to others, or to a quieter moment, what must not run beside what is in hand."""
+        ids = [claim.saga_id for claim in claims]
+        delay = timedelta(seconds=machine.jittered(_APART_AGAIN))
+        try:
+            await self._store.queue.release(self.id, ids, delay, untouched=True)
+        except UnavailableError as error:
+            log.debug("%s: %d sagas stay until the sweep: %s", self._name, len(ids), error)
 
     async def _carry_after(self, before: asyncio.Task[None], claim: Claim) -> None:
         """Carry an instance that was in hand here under an older epoch: one task at a time."""
@@ -268,12 +308,13 @@ class _Shift:
         while mine is not None:
             try:
                 await self._engine.advance(mine)
-            except OwnershipLostError:
+            except OwnershipLostError as error:
+                log.info("saga %s is taken again: %s", claim.saga_id, error)
                 self._telemetry.count("refused_appends")
             except UnavailableError as error:
                 log.info("saga %s is taken again: %s", claim.saga_id, error)
                 # Each time counts as a claim without progress, and only so many are granted.
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                await asyncio.sleep(machine.jittered(wait))
                 wait = min(max(wait * 2, 0.1), 5.0)
             except Exception:
                 log.exception("saga %s cannot be carried on; it is given back", claim.saga_id)
@@ -291,7 +332,7 @@ class _Shift:
             except UnavailableError as error:
                 # Every instance in hand comes by here at once: the worker itself says it aloud.
                 log.debug("saga %s: %s", claim.saga_id, error)
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                await asyncio.sleep(machine.jittered(wait))
                 wait = min(wait * 2, 1.0)
         return None
 
@@ -310,11 +351,11 @@ class _Shift:
         settings = self._settings
         while True:
             await asyncio.sleep(settings.renew_every)
-            began = time.monotonic()
+            began = machine.monotonic()
             try:
                 alive = await self._store.fleet.renew(self.id, ttl)
             except UnavailableError as error:
-                if time.monotonic() >= self._deadline:
+                if machine.monotonic() >= self._deadline:
                     raise OwnershipLostError(f"the lease ran out: {error}") from error
                 self._outage.failed(self._name, "renew its lease", error)
                 continue
@@ -334,7 +375,7 @@ class _Shift:
 
     async def _follow(self) -> None:
         """Hear of inbox news, and give back what the database thinks is ours but is not here."""
-        now = time.monotonic()
+        now = machine.monotonic()
         strays: dict[tuple[str, int], float] = {}
         for owned in await self._store.queue.owned(self.id):
             if owned.saga_id in self._carried:
@@ -343,19 +384,21 @@ class _Shift:
                 claim = owned.saga_id, owned.epoch
                 strays[claim] = self._strays.get(claim, now)
         # What was missed once may have been given up since; what is missed again under the same
-        # epoch is lost, unless a claim that was sent before has not been answered yet.
-        before = now if self._claiming is None else self._claiming
+        # epoch is lost, unless a claim that was sent before has not been answered yet. (One that
+        # was sent after this look began may be the very one that it sees.)
+        before = now if self._claiming is None else min(now, self._claiming)
         lost = [claim for claim, missed in strays.items() if missed < before]
         self._strays = strays
         if lost:
             log.warning("%s gives back %d sagas it never heard of", self._name, len(lost))
-            await self._store.queue.release(self.id, sorted(saga_id for saga_id, _ in lost))
+            ids = sorted(saga_id for saga_id, _ in lost)
+            await self._store.queue.release(self.id, ids, untouched=True)
 
     async def _sweep(self) -> None:
         while True:
             self._ticks += 1
             await asyncio.sleep(0.1)
-            if time.monotonic() >= self._deadline:
+            if machine.monotonic() >= self._deadline:
                 # Nobody waits for the database here: a renewal that hangs says nothing.
                 raise OwnershipLostError("the lease ran out")
             self._engine.announce_overdue(
@@ -382,7 +425,7 @@ class _Shift:
             seen = self._ticks
             # Several looks, because a process that was stopped and goes on finds its lease
             # long gone while its loop is about to notice by itself.
-            if silent >= 4 and time.monotonic() > self._deadline:
+            if silent >= 4 and machine.monotonic() > self._deadline:
                 os.write(2, b"saga worker: the event loop is blocked and the lease is gone\n")
                 os._exit(EXIT_BLOCKED)
 
@@ -418,11 +461,11 @@ async def _first(one: asyncio.Event, other: asyncio.Event, seconds: float) -> No
     """Wait for one of two events, but no longer than *seconds*."""
     if one.is_set() or other.is_set():
         return
-    waits = {asyncio.ensure_future(event.wait()) for event in (one, other)}
+    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _end(list(waits))
+        await _end(waits)
 
 
 async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:

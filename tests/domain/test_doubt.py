@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from orchestrator.domain import events as ev
 from orchestrator.domain.branching import each
 from orchestrator.domain.commands import RunCompensation, RunProbe, RunStep
@@ -247,3 +249,36 @@ def test_a_named_scope_asks_a_probe_like_any_other_place() -> None:
     body = Scope(kept("x") >> probed("a")).fallback(plain("other"))
     run = given(saga(body)).when_step_is_in_doubt("a").when_probe_answers("a", "not_happened")
     run.then_undoes("x").then_runs("x", "a", "other").ends("completed")
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_what_an_owner_may_have_called_before_it_died_stays_in_doubt_while_a_guard_holds_it(
+    crash: bool,
+) -> None:
+    """(5) In-doubt ones by their own declaration; (12) also where the circuit is open by now."""
+    run = given(saga(kept("a") >> doubtable("b")))
+    run.when_step_is_held("b", by="circuit c", until=60, in_doubt=True).when_cancelled_after(5)
+    if crash:
+        run.when_it_crashes_after(ev.StepHeld)
+    run.then_undoes("b", "a").ends("compensated")
+
+
+def test_what_was_held_in_doubt_is_settled_by_a_later_success() -> None:
+    """(Doubt sticks) A later success with the same key settles it as done."""
+    run = given(saga(doubtable("b") >> plain("c")))
+    run.when_step_is_held("b", by="circuit c", until=60, in_doubt=True).ends("completed")
+    assert run.run.state.undo_stack == ("s/0", "s/1")
+
+
+def test_what_was_held_in_doubt_and_then_refused_is_in_doubt_all_the_same() -> None:
+    """(Doubt sticks) A later attempt that fails definitely says nothing of the first call."""
+    run = given(saga(kept("a") >> doubtable("b")))
+    run.when_step_is_held("b", by="circuit c", until=60, in_doubt=True).when_step_fails("b")
+    run.then_undoes("b", "a").ends("compensated")
+
+
+def test_a_pivot_that_was_held_in_doubt_parks_when_a_cancel_comes() -> None:
+    """(A pivot in doubt) Nothing before it is undone while that is open."""
+    run = given(saga(kept("a") >> plain("b").pivot()))
+    run.when_step_is_held("b", by="circuit c", until=60, in_doubt=True).when_cancelled_after(5)
+    run.then_undoes().ends("stuck", because="nobody knows whether b happened")

@@ -25,6 +25,7 @@ from orchestrator import (
     each,
     transactional,
 )
+from orchestrator.domain.events import StepInDoubt
 from tests.crash.field_hospital import Nursery
 from tests.runtime.mortal_worker import KINDS
 from tests.runtime.scenes import BY_HAND, INSERT, Diary, Driver, Scene, act, by_session
@@ -62,7 +63,9 @@ async def test_wherever_the_worker_is_killed_each_effect_is_there_once(
     for handle in handles:
         assert await handle.status() is (Status.COMPENSATED if undone else Status.COMPLETED)
         assert (await types(handle))["StepSucceeded"] == 3
-        assert (await types(handle))["StepInDoubt"] == 0
+        doubted = [e.event async for e in handle.history() if isinstance(e.event, StepInDoubt)]
+        # The step that refuses is an ordinary one: its owner may have died in the middle of it.
+        assert {event.step for event in doubted} <= {"no"}
 
 
 async def test_many_sagas_lose_and_double_nothing_when_their_worker_is_killed_again_and_again(
