@@ -1,8 +1,8 @@
-"""The sagas that are measured: three steps that do nothing, and two ways for them to end."""
+"""The sagas that are measured: steps that do nothing, and two ways for them to end."""
 
 from __future__ import annotations
 
-from orchestrator import Completed, Permanent, Saga, WorkflowContext, step
+from orchestrator import Completed, Permanent, Saga, WorkflowContext, each, step
 
 
 @step
@@ -38,4 +38,12 @@ async def refuse(value: int, ctx: WorkflowContext) -> int:
 three_steps = Saga("three-steps", version=1, body=first >> second >> third)
 two_undone = Saga("two-undone", version=1, body=first >> second >> refuse)
 
-SAGAS = (three_steps, two_undone)
+
+@step
+async def refuse_all(values: list[int], ctx: WorkflowContext) -> list[int]:
+    raise Permanent("no")
+
+
+each_in_turn = Saga("each-in-turn", version=1, body=each(first, concurrency=1))
+each_by_fifty = Saga("each-by-fifty", version=1, body=each(first, concurrency=50))
+each_undone = Saga("each-undone", version=1, body=each(first, concurrency=50) >> refuse_all)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,14 +17,17 @@ BATCH = 500
 
 
 @asynccontextmanager
-async def working(dsn: str, saga: Saga[Any, Any], slots: int) -> AsyncIterator[Orchestrator]:
-    async with work([saga], database_url=dsn, settings=WorkerSettings(slots=slots)) as orchestrator:
+async def working(
+    dsn: str, sagas: Sequence[Saga[Any, Any]], slots: int
+) -> AsyncIterator[Orchestrator]:
+    """A worker in this process, and its orchestrator."""
+    async with work(sagas, database_url=dsn, settings=WorkerSettings(slots=slots)) as orchestrator:
         yield orchestrator
 
 
 async def throughput(dsn: str, saga: Saga[int, int], count: int, ends: Status, slots: int) -> float:
     """Sagas a second, from the first start to the last end; starts and steps share one process."""
-    async with working(dsn, saga, slots) as orchestrator:
+    async with working(dsn, [saga], slots) as orchestrator:
         began = time.perf_counter()
         before = (await orchestrator.store.reads.counts()).get((saga.name, ends), 0)
         for first in range(0, count, BATCH):
@@ -39,7 +42,7 @@ async def throughput(dsn: str, saga: Saga[int, int], count: int, ends: Status, s
 
 async def latency(dsn: str, saga: Saga[int, int], count: int) -> tuple[float, float]:
     """p50 and p99 in milliseconds from start to result, one saga at a time."""
-    async with working(dsn, saga, 100) as orchestrator:
+    async with working(dsn, [saga], 100) as orchestrator:
         times: list[float] = []
         for n in range(count + 20):
             began = time.perf_counter()
