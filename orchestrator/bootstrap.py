@@ -13,10 +13,12 @@ from contextlib import (
     asynccontextmanager,
     closing,
     contextmanager,
+    nullcontext,
 )
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
@@ -334,8 +336,8 @@ def load_catalogue(modules: Iterable[str]) -> Catalogue:
     """The sagas of modules, named as in an import statement, looked for in this directory too.
 
     A module offers its `SAGAS`, or all sagas at its top level; and, if it has one, its
-    `resources`: an async context manager that takes the database URL and yields a mapping from
-    type to resource.
+    `resources`: a mapping from type to resource, or an async context manager that takes the
+    database URL and yields one.
     """
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
@@ -351,10 +353,21 @@ def load_catalogue(modules: Iterable[str]) -> Catalogue:
                 f"module {name!r} holds no saga; give it a SAGAS tuple or a Saga at its top level"
             )
         sagas.update((id(saga), saga) for saga in found)
-        open_: OpenResources | None = getattr(module, "resources", None)
-        if callable(open_):
-            opens.append(open_)
+        resources = getattr(module, "resources", None)
+        if resources is not None and not isinstance(resources, ModuleType):
+            opens.append(_opening(name, resources))
     return Catalogue(tuple(sagas.values()), tuple(opens))
+
+
+def _opening(module: str, resources: Any) -> OpenResources:
+    if callable(resources):
+        return cast("OpenResources", resources)
+    if isinstance(resources, Mapping):
+        return lambda dsn: nullcontext(resources)
+    raise InvalidInputError(
+        f"{module}.resources is {type(resources).__name__}; give a mapping from type to resource, "
+        "or an async context manager that takes the database URL and yields one"
+    )
 
 
 def _import(name: str) -> Any:

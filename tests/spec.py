@@ -94,10 +94,12 @@ class Given:
     def when_step_costs(self, name: str, cost: float) -> Given:
         return self._scripted(self._forward, name, Succeeded(Json(f'"{name}"'), cost), 1_000)
 
-    def when_step_is_held(self, name: str, *, by: str, until: float, times: int = 1) -> Given:
+    def when_step_is_held(
+        self, name: str, *, by: str, until: float, times: int = 1, in_doubt: bool = False
+    ) -> Given:
         """A guard lets it wait until so many seconds after the start."""
         due = START + timedelta(seconds=until)
-        return self._scripted(self._forward, name, Postponed(by, due), times)
+        return self._scripted(self._forward, name, Postponed(by, due, in_doubt), times)
 
     def when_step_is_remembered(self, name: str, output: str) -> Given:
         return self._scripted(self._forward, name, Remembered("cache", Json(output)), 1_000)

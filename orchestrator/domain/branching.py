@@ -72,6 +72,10 @@ class Fallback(Primitive[In, Out]):
         return "the first that succeeds"
 
     @property
+    def names(self) -> tuple[str, ...]:
+        return ("first", *(f"alternative {n}" for n in range(1, len(self.children))))
+
+    @property
     def input_type(self) -> Any:
         return narrowest(node.input_type for node in self.children)
 

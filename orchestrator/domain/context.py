@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -91,7 +92,8 @@ class WorkflowContext:
             known = ", ".join(sorted(k.__name__ for k in self.surroundings.resources)) or "none"
             raise LookupError(
                 f"this worker has no resource of type {kind.__name__} (it has: {known}); "
-                f"give it one: Worker(..., resources={{{kind.__name__}: ...}})"
+                f"give it one: work(..., resources={{{kind.__name__}: ...}}), or for the command "
+                f"line, in the module of the saga: resources = {{{kind.__name__}: ...}}"
             ) from None
 
     def now(self) -> datetime:
@@ -104,8 +106,8 @@ class WorkflowContext:
 
     def cost(self, amount: float) -> None:
         """Say what this attempt cost, in the unit of the budgets round it; adds up."""
-        if not amount >= 0:
-            raise ValueError(f"a cost is 0 or more, not {amount!r}")
+        if not 0 <= amount < math.inf:
+            raise ValueError(f"a cost is 0 or more and finite, not {amount!r}")
         self.surroundings.spend(float(amount))
 
 

@@ -17,6 +17,7 @@ from orchestrator.errors import DefinitionError
 
 if TYPE_CHECKING:
     from orchestrator.domain.context import View
+    from orchestrator.domain.node_state import NodeState
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -41,6 +42,12 @@ class Primitive(Generic[In, Out]):
 
     transparent: ClassVar[bool] = False
     """Whether it only adapts what is below: a wrapper round it is a scope when that is one."""
+
+    marked: ClassVar[bool] = False
+    """Whether something happens at this very place, so that drawings mark how far it has come."""
+
+    in_order: ClassVar[bool] = False
+    """Whether its children follow one another; otherwise drawings put them side by side."""
 
     @overload
     def __rshift__(self, other: Through) -> Primitive[In, Out]: ...
@@ -174,6 +181,20 @@ class Primitive(Generic[In, Out]):
         return type(self).__name__.lower()
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What drawings write beside its label."""
+        return ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What drawings write on the arrows to its children, if anything."""
+        return ()
+
+    def told(self, known: NodeState) -> str:
+        """What drawings say of how far it has come, besides what is told of every node."""
+        return ""
+
+    @property
     def identity(self) -> str:
         """What a history depends on, besides the kind of node and its children."""
         return ""
@@ -218,6 +239,8 @@ class Pure(Primitive[In, Out]):
     takes: Any
     gives: Any
 
+    marked = True
+
     @property
     def label(self) -> str:
         return f"pure {self.name}"
@@ -243,6 +266,8 @@ class Sequential(Primitive[In, Out]):
     """One after the other; the output of each is the input of the next."""
 
     steps: tuple[Primitive[Any, Any], ...]
+
+    in_order = True
 
     def __post_init__(self) -> None:
         given = as_primitives(self.steps, "Sequential")
@@ -342,6 +367,10 @@ class Parallel(Primitive[In, tuple[*Ts]], Generic[In, *Ts]):
     @property
     def label(self) -> str:
         return "side by side"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (self.options,) if self.options else ()
 
     @property
     def input_type(self) -> Any:

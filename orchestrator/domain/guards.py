@@ -15,6 +15,7 @@ from orchestrator.domain.bounds import (
     spell_seconds,
 )
 from orchestrator.domain.definition import In, Out, Primitive, Seconds
+from orchestrator.domain.node_state import NodeState
 from orchestrator.domain.policies import BudgetRule, CacheRule, Circuit, Rate, seconds
 from orchestrator.domain.signatures import check_plain
 from orchestrator.domain.wrappers import Wrapper
@@ -149,3 +150,6 @@ class Budget(Wrapper[In, Out]):
     @property
     def label(self) -> str:
         return f"budget {self.name} of {spell_number(self.limit)}".replace("  ", " ")
+
+    def told(self, known: NodeState) -> str:
+        return f"{spell_number(known.cost)} spent" if known.cost else ""

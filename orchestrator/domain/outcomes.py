@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from orchestrator.domain.commands import Failed, InDoubt, Outcome
@@ -11,6 +12,8 @@ from orchestrator.errors import Permanent, Retryable
 
 MESSAGE_LIMIT = 2_000
 _CAUSES = 20
+_LONGEST = timedelta(days=36_500)
+"""What an action may ask to be waited for: a due time must be a date."""
 
 
 def outcome_of(error: BaseException, step: Step[Any, Any] | None = None) -> Outcome:
@@ -45,13 +48,13 @@ def failure_of(error: BaseException, *, permanent: bool = False) -> Failure:
     causes: tuple[Failure, ...] = ()
     if isinstance(error, BaseExceptionGroup):
         causes = tuple(failure_of(e) for e in error.exceptions[:_CAUSES])
-    after = error.after.total_seconds() if isinstance(error, Retryable) and error.after else None
+    after = error.after if isinstance(error, Retryable) and error.after else None
     return Failure(
         type(error).__name__,
         _message(error),
         tuple(f"{k.__module__}.{k.__qualname__}" for k in type(error).__mro__[:-1]),
         permanent or _is_permanent(error) or any(cause.permanent for cause in causes),
-        after,
+        None if after is None else min(after, _LONGEST).total_seconds(),
         causes,
     )
 

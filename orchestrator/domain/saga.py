@@ -94,6 +94,8 @@ class Child(Primitive[In, Out]):
     saga: Saga[Any, Any]
     key: Callable[[Any], str] | None = None
 
+    marked = True
+
     @property
     def label(self) -> str:
         return f"saga {self.saga.name}"

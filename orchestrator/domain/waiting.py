@@ -18,6 +18,8 @@ class Sleep(Through):
 
     duration: timedelta
 
+    marked = True
+
     def __post_init__(self) -> None:
         checked_duration(self.duration, "sleep: duration", zero=True)
 
@@ -65,6 +67,8 @@ class Wait(Primitive[object, B]):
     signal: Signal[B]
     within: timedelta | None = None
 
+    marked = True
+
     def __post_init__(self) -> None:
         if not isinstance(self.signal, Signal):
             raise DefinitionError(f"what is waited for is a Signal, not {shown(self.signal)}")
@@ -73,6 +77,10 @@ class Wait(Primitive[object, B]):
     @property
     def label(self) -> str:
         return f"wait for {self.signal.name}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return () if self.within is None else (f"within {spell_seconds(self.within)} s",)
 
     @property
     def identity(self) -> str:

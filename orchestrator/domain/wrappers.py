@@ -194,7 +194,7 @@ class Using(Wrapper[Any, Out]):
 
     @property
     def label(self) -> str:
-        return f"using {self.name}"
+        return "using" if self.name == "using" else f"using {self.name}"
 
     @property
     def input_type(self) -> Any:

@@ -125,9 +125,14 @@ class DoomedQueue:
         return await self._queue.reclaim(owner, saga_id, epoch)
 
     async def release(
-        self, owner: str, saga_ids: Sequence[str], delay: timedelta = timedelta(0)
+        self,
+        owner: str,
+        saga_ids: Sequence[str],
+        delay: timedelta = timedelta(0),
+        *,
+        untouched: bool = False,
     ) -> None:
-        await self._queue.release(owner, saga_ids, delay)
+        await self._queue.release(owner, saga_ids, delay, untouched=untouched)
 
     async def owned(self, owner: str) -> list[Owned]:
         return await self._queue.owned(owner)

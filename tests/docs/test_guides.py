@@ -11,7 +11,9 @@ import pytest
 
 import orchestrator
 from orchestrator.adapters.kafka.records import value_of
+from orchestrator.domain import events as ev
 from orchestrator.domain.events import EVENT_TYPES
+from orchestrator.domain.forward import _BEGINNINGS
 from tests.docs.pages import DOCS, PRIMITIVES, ROOT, Page
 from tests.feed_events import feed_event
 
@@ -20,6 +22,7 @@ UNDONE = Page(DOCS / "what-is-undone.md")
 NAMES = Page(DOCS / "coming-from-tta.md")
 GROWING = Page(DOCS / "add-a-primitive.md")
 KAFKA = Page(DOCS / "kafka.md")
+OPERATIONS = Page(DOCS / "operations.md")
 
 
 def identifier(page: Page) -> str:
@@ -43,8 +46,8 @@ def test_links_lead_to_files_that_exist(page: Page) -> None:
 
 
 def test_every_block_of_code_is_held_by_a_test() -> None:
-    """By this module, by test_primitives.py, or by test_testing_page.py."""
-    held = {GROWING.path: 7, KAFKA.path: 2, DOCS / "testing.md": 1}
+    """By this module, test_primitives.py, test_testing_page.py or test_operations.py."""
+    held = {GROWING.path: 8, KAFKA.path: 2, DOCS / "testing.md": 2, OPERATIONS.path: 5}
     blocks = {page.path: len(page.blocks()) for page in EVERY_PAGE}
     others = {
         path: count
@@ -122,6 +125,15 @@ def test_the_guide_names_every_file_that_knows_of_its_example() -> None:
     }
     assert knowing <= told
     assert ROOT / "orchestrator" / "runtime" / "engine.py" not in knowing
+
+
+def test_a_time_out_knows_every_event_by_which_something_begins_to_wait() -> None:
+    begins = {kind for kind in EVENT_TYPES.values() if "due_at" in kind.__dataclass_fields__}
+    go_on = {
+        ev.RetryScheduled, ev.IterationScheduled, ev.StepHeld, ev.DeadlineSet, ev.DeadlineMissed,
+        ev.CompensationRetryScheduled, ev.ProbeRetryScheduled,
+    }  # fmt: skip
+    assert begins - go_on <= set(_BEGINNINGS), "see section 4 of docs/add-a-primitive.md"
 
 
 # ---------------------------------------------------------------------------- the contract of Kafka

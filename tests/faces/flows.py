@@ -13,6 +13,7 @@ from orchestrator import (
     Saga,
     Signal,
     WorkflowContext,
+    each,
     pure,
     step,
 )
@@ -55,6 +56,10 @@ async def fetch_back(done: Completed[int, str], ctx: WorkflowContext) -> None: .
 
 def both(parts: tuple[str, str]) -> str:
     return " and ".join(parts)
+
+
+def twins(amount: int) -> list[int]:
+    return [amount, amount]
 
 
 @step(retries=3)
@@ -107,4 +112,5 @@ patient = Saga("patient", version=1, body=hold.named("hold_it") >> call_later)
 unlucky = Saga("unlucky", version=1, body=lose)
 slow = Saga("slow", version=1, body=sleep_long)
 asking = Saga("asking", version=1, body=charge.named("ask") >> verdict.wait())
+family = Saga("family", version=1, body=pure(twins) >> each(asking.child()))
 broken_undo = Saga("broken-undo", version=1, body=charge >> refuse)

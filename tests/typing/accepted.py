@@ -53,7 +53,7 @@ from orchestrator import (
     transactional,
     when,
 )
-from orchestrator.testing import Simulator
+from orchestrator.testing import Simulator, crash_points, given
 
 
 class PlaceOrder(BaseModel):
@@ -420,6 +420,23 @@ async def post_ledger(p: Payment, ctx: WorkflowContext, db: AsyncSession) -> Pay
 async def unpost(done: Completed[Payment, Payment], ctx: WorkflowContext) -> None: ...
 
 
+@transactional
+async def post_twice(p: Payment, ctx: WorkflowContext, db: AsyncSession) -> Payment:
+    return p
+
+
+@post_twice.compensation
+async def unpost_here(
+    done: Completed[Payment, Payment], ctx: WorkflowContext, db: AsyncSession
+) -> None: ...
+
+
+@post_twice.compensation_on_doubt(retries=5, timeout=10)
+async def unpost_if_there(
+    tried: Attempted[Payment, Payment], ctx: WorkflowContext, db: AsyncConnection
+) -> None: ...
+
+
 @transactional(name="other", retries=2, timeout=5)
 async def post_elsewhere(p: Payment, ctx: WorkflowContext, db: AsyncConnection) -> int:
     return 1
@@ -434,6 +451,11 @@ async def post_by_driver(
 
 assert_type(post_ledger, Step[Payment, Payment])
 assert_type(post_elsewhere, Step[Payment, int])
+assert_type(post_ledger.named("once_more").undo(unpost_here), Step[Payment, Payment])
+assert_type(
+    Compensation(((post_twice.named("in_pairs"), unpost_here), (post_elsewhere, None))),
+    Compensation[Payment, int],
+)
 assert_type(take_payment >> post_ledger >> post_by_driver, Primitive[Hold, int])
 
 
@@ -486,6 +508,17 @@ async def survives_every_crash(sim: Simulator, cmd: PlaceOrder) -> None:
         out = await crashed.run(order_saga, cmd)
         assert out.status == "completed"
         assert crashed.effects(take_payment) == 1
+
+
+def every_moment(cmd: PlaceOrder) -> None:
+    by_step = {hold_stock: Hold(hold_id="h1", cents=1)}
+    by_name = {"hold_stock": Hold(hold_id="h1", cents=1)}
+    crash_points(order_saga, cmd, stubs=by_step)
+    crash_points(order_saga, cmd, stubs=by_name)
+    crash_points(order_saga, cmd, stubs={hold_stock: by_step[hold_stock], "take_payment": None})
+    crash_points(order_saga, cmd, stubs={hold_stock: lambda v: v, take_payment: 1})
+    crash_points(order_saga, cmd, fails={hold_stock: CardDeclined, take_payment: CardDeclined()})
+    given(order_saga, cmd, stubs=by_step).ends("completed")
 
 
 # ---------------------------------------------------------------------------- and the rest

@@ -71,6 +71,11 @@ async def undo_of_pay(done: Completed[str, bytes], ctx: WorkflowContext) -> None
 async def doubt_of_pay(tried: Attempted[str, bytes], ctx: WorkflowContext) -> None: ...
 
 
+async def undo_of_pay_in_transaction(
+    done: Completed[str, bytes], ctx: WorkflowContext, db: object
+) -> None: ...
+
+
 async def undo_that_answers(done: Completed[int, str], ctx: WorkflowContext) -> str:
     return ""
 
@@ -147,6 +152,9 @@ hold.compensation(retries=3)(undo_of_pay)  # E:
 hold.compensation_on_doubt(timeout=5)(doubt_of_pay)  # E:
 hold.compensation_on_doubt(undo_of_pay)  # E:
 hold.compensation(hold)  # E:
+hold.compensation(undo_of_pay_in_transaction)  # E:
+hold.compensation(retries=3)(undo_of_pay_in_transaction)  # E:
+hold.compensation_on_doubt(undo_of_pay_in_transaction)  # E:
 hold.probe(probe_of_pay)  # E:
 hold.probe(probe_of_other_output)  # E:
 hold.probe(probe_that_says_yes)  # E:

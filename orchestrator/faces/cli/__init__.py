@@ -14,7 +14,16 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.errors import InvalidInputError, NotFoundError
-from orchestrator.faces.cli import acting, asking, auditing, keeping, mending, running, watching
+from orchestrator.faces.cli import (
+    acting,
+    asking,
+    auditing,
+    keeping,
+    mending,
+    running,
+    showing,
+    watching,
+)
 from orchestrator.faces.cli.common import INTERRUPTED, report
 from orchestrator.faces.demo import demo
 
@@ -77,7 +86,7 @@ for panel, verb, command in (
     (_MEND, "resume", mending.resume),
     (_MEND, "terminate", mending.terminate),
     (_LOOK, "list", asking.list_),
-    (_LOOK, "show", asking.show),
+    (_LOOK, "show", showing.show),
     (_LOOK, "history", asking.history),
     (_LOOK, "watch", watching.watch),
     (_LOOK, "graph", asking.graph),

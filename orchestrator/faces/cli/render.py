@@ -23,7 +23,6 @@ STYLES = {
     Status.TERMINATED: "red",
     Status.COMPENSATING: "yellow",
 }
-DETAIL_LIMIT = 200
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 _UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("m", timedelta(minutes=1)))
 
@@ -88,6 +87,7 @@ def instance_json(instance: Instance) -> dict[str, Any]:
         "epoch": instance.epoch,
         "owner": instance.owner,
         "due_at": instance.due_at,
+        "parent": instance.parent,
         "correlation_id": instance.correlation_id,
         "tags": dict(instance.tags),
         "created_at": instance.created_at,
@@ -123,26 +123,6 @@ def instances(found: Iterable[Instance]) -> Text:
     )
 
 
-def history(entries: Iterable[HistoryEntry]) -> Text:
-    """A line for each event, in order."""
-    return columns(
-        ("seq", "recorded (UTC)", "event", "step", "node", "try", "epoch", "detail"),
-        [
-            (
-                str(e.seq),
-                when(e.at),
-                e.type,
-                step_of(e),
-                e.node,
-                str(e.row.attempt or ""),
-                str(e.row.epoch),
-                detail(e),
-            )
-            for e in entries
-        ],
-    )
-
-
 def step_of(entry: HistoryEntry) -> str:
     """The name of the step, or of the pure function, that an event is about."""
     return str(getattr(entry.event, "step", "") or getattr(entry.event, "name", ""))
@@ -154,22 +134,21 @@ def failure_of(entry: HistoryEntry) -> str:
     return "" if failure is None else f"{failure.type}: {failure.message}"
 
 
-def detail(entry: HistoryEntry) -> str:
-    """What is worth reading of an event at one glance."""
-    event = entry.event
-    due_at = getattr(event, "due_at", None)
-    actor = getattr(event, "actor", "")
-    parts = [
-        f"by {actor}" if actor else "",
-        str(getattr(event, "reason", "")) or failure_of(entry),
-        str(getattr(event, "output", "")),
-        str(getattr(event, "input", "")),
-        f"due {when(due_at)}" if due_at is not None else "",
-    ]
-    text = "  ".join(part for part in parts if part)
-    return text if len(text) <= DETAIL_LIMIT else f"{text[: DETAIL_LIMIT - 1]}…"
+def last_failure(entries: Sequence[HistoryEntry]) -> str:
+    """What failed last, other than what was not begun because the saga turned round."""
+    for entry in reversed(entries):
+        failure = getattr(entry.event, "failure", None)
+        if entry.node and failure is not None and failure.type != "Halted":
+            return f"{step_of(entry)}: {failure_of(entry)}"
+    return ""
 
 
 def tree(lines: Iterable[Line]) -> Text:
-    """An outline with a mark before each leaf."""
-    return Text("\n".join(f"{'  ' * ln.depth}{ln.mark or '-'} {visible(ln.label)}" for ln in lines))
+    """An outline with a mark before each place where something happens."""
+    drawn = []
+    for line in lines:
+        text = Text(f"{'  ' * line.depth}{line.mark or '-'} {visible(line.label)}")
+        if line.notes:
+            text.append(f"  ({visible(', '.join(line.notes))})", style="dim")
+        drawn.append(text)
+    return Text("\n").join(drawn)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.domain.events import ENDED, Status
-from orchestrator.faces.cli import render
+from orchestrator.faces.cli import render, words
 from orchestrator.faces.cli.common import Json, application, out, run, tell
 from orchestrator.runtime.service import HistoryEntry
 
@@ -52,8 +52,8 @@ async def _watch_one(saga_id: str, *, as_json: bool) -> Status:
 
 
 def _line(entry: HistoryEntry) -> Text:
-    told = f"{render.when(entry.at)}  {entry.type:<20}  {render.step_of(entry)}  "
-    return Text(render.visible(told + render.detail(entry)).rstrip())
+    told = f"{render.when(entry.at)}  {entry.type:<20}  {words.sentence(entry.event)}"
+    return Text(render.visible(told))
 
 
 async def _watch_all(*, as_json: bool) -> None:

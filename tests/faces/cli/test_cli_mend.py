@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 
+from orchestrator import Saga, Signal
+from orchestrator.domain.events import WaitEnded
+from orchestrator.faces.cli import render
+from orchestrator.testing import Simulator
 from tests.faces.cli.prompt import Prompt, Running, order, status_of
 
 
@@ -25,6 +29,27 @@ def test_a_signal_is_validated_taken_up_and_counts_once(saga: Prompt, working: R
     assert said["signal"].startswith("done, recorded as event")
     assert status_of(saga, one, "completed")
     assert saga("signal", one, "verdict", yes, "--json").code == 4
+
+
+def test_an_instance_that_waits_names_the_signal_and_its_history_what_came(
+    saga: Prompt, working: Running
+) -> None:
+    one = started(saga, "asking", "5")
+    assert status_of(saga, one, "waiting")["waits_for"].startswith("the signal verdict")
+    saga("signal", one, "verdict", '{"approved": true}', "--actor", "ann")
+    status_of(saga, one, "completed")
+    [told] = [line for line in saga("history", one).out.splitlines() if "SignalReceived" in line]
+    assert told.endswith('the signal verdict came from ann: {"approved":true}')
+
+
+async def test_what_was_not_begun_because_of_a_cancel_is_no_failure(sim: Simulator) -> None:
+    patient = sim.start(Saga("patient", 1, Signal("verdict", str).wait()), None)
+    patient.cancel()
+    out = patient.finish()
+    assert [e.event.failure.type for e in out.events if isinstance(e.event, WaitEnded)] == [
+        "Halted"
+    ]
+    assert render.last_failure(out.events) == ""
 
 
 def test_a_step_in_doubt_is_resolved(saga: Prompt, working: Running) -> None:

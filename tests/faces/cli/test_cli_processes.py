@@ -149,7 +149,7 @@ def test_a_reader_that_went_away_is_no_error_to_talk_about(
 def test_people_run_their_own_sagas_from_their_own_directory(dsn: str, tmp_path: Path) -> None:
     (tmp_path / "travel.py").write_text(TRIP, "utf-8")
     told = run("graph", "trip", "--sagas", "travel", cwd=tmp_path)
-    assert 'n1["book"]' in told.stdout
+    assert 'n1["book<br/>undo"]' in told.stdout
     with process("worker", "--sagas", "travel", cwd=tmp_path, SAGA_DATABASE_URL=dsn) as running:
         running.until("trip v1")
         started = run(

@@ -188,7 +188,7 @@ def test_a_cancel_undoes_what_was_done_and_records_who_and_why(
     assert saga("cancel", saga_id[:30], "--reason", "why not", "--actor", "ann").code == 0
     assert saga("watch", saga_id).code == 1
     assert "hold_it" in saga("show", saga_id).out.partition("↩")[2]
-    assert "by ann  why not" in saga("history", saga_id).out
+    assert "ann cancelled it: why not" in saga("history", saga_id).out
     late = saga("cancel", saga_id, "--json")
     assert late.error["error"] == "TooLateError"
     assert late.code == 4
