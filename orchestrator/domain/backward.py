@@ -62,14 +62,18 @@ class Backward(ABC):
         if scope is None:
             scope = "" if path == self.saga.name else path
         passed: list[str] = []
-        skipped: list[str] = []
+        oldest: dict[str, str] = {}
         for entry in reversed(known.to_undo or {}):
-            if any(entry.startswith(block) for block in skipped):
+            if any(entry.startswith(block) and entry != last for block, last in oldest.items()):
                 continue
             try:
                 node, block = self._look(entry, path)
                 if block is not None:
-                    skipped.append(f"{block}/")
+                    # As one, where its oldest part stands: what is undone side by side is then the
+                    # last there is, until all of it is done.
+                    oldest[f"{block}/"] = next(iter(self.state.at(block).to_undo or {}))
+                    if entry != oldest[f"{block}/"]:
+                        continue
                     if (plan := self._side_by_side(block, scope)) is not None:
                         return plan
                     continue

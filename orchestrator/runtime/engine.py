@@ -212,8 +212,11 @@ class Engine:
             code = [command for command in next_.commands if isinstance(command, ResumeFlow)]
             if not code:
                 return next_
+            before = run.state.version, sum(map(len, run.nodes.values()))
             for command in code:
                 self._resume(run, command)
+            if before == (run.state.version, sum(map(len, run.nodes.values()))):
+                raise RuntimeError(f"the flows {[c.path for c in code]} come no further")
 
     def _resume(self, run: Running, command: ResumeFlow) -> None:
         """Run the code of a flow: it has no effects, so it runs wherever a plan asks for it."""

@@ -27,11 +27,12 @@ class LiveFlow:
         self._codec = codec
         self._code: Coroutine[Any, Any, Any] | None = None
         self._answered = 0
+        self._ended = False
         self.nodes: list[Primitive[Any, Any]] = []
 
     def resume(self, command: ResumeFlow) -> Outcome | None:
         """Feed the answers; what the code wants next. None when its last request is not answered."""
-        if self._code is None or self._answered > len(command.answers):
+        if self._code is None or self._ended or self._answered > len(command.answers):
             try:
                 given = self._codec.decode(command.input, command.node.input_type)
             except InvalidInputError as error:
@@ -41,6 +42,8 @@ class LiveFlow:
         while self._answered < len(command.answers) or not self.nodes:
             outcome = self._step(command)
             if outcome is not None:
+                # What came to its end may be asked for again, when a person has it tried again.
+                self._ended = not isinstance(outcome, Asked)
                 return outcome
         return None
 
@@ -51,7 +54,7 @@ class LiveFlow:
         try:
             request = self._feed(code, command)
         except StopIteration as end:
-            return self._ended(command, end.value)
+            return self._returned(command, end.value)
         except BaseException as error:  # noqa: BLE001 - user code; its failure is an outcome
             if len(self.nodes) < len(known):
                 return self._diverged(command, f"{type(error).__name__}: {error}")
@@ -90,7 +93,7 @@ class LiveFlow:
             return code.throw(error)
         return code.send(self._codec.decode(answer, node.output_type))
 
-    def _ended(self, command: ResumeFlow, value: object) -> Outcome:
+    def _returned(self, command: ResumeFlow, value: object) -> Outcome:
         if len(self.nodes) < len(command.requests):
             return self._diverged(command, "the end of the code")
         try:
@@ -108,7 +111,7 @@ class LiveFlow:
         """Let go of the code, wherever it stands."""
         if self._code is not None:
             _close(self._code)
-        self._code, self._answered, self.nodes = None, 0, []
+        self._code, self._answered, self._ended, self.nodes = None, 0, False, []
 
 
 def _close(code: Coroutine[Any, Any, Any]) -> None:

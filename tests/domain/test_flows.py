@@ -270,3 +270,12 @@ def test_two_owners_see_the_same_code() -> None:
     again = Drive(run.run.saga, run.run.play, history=list(run.history))
     again.restart(run.history[:-1])
     assert again.run().history == run.history
+
+
+def test_what_came_to_its_end_runs_its_code_afresh_when_a_person_has_it_tried_again() -> None:
+    """(8) After the pivot a flow that failed parks; retried, its failed part runs once more."""
+    run = given(saga(plain("pivot").pivot() >> two)).when_step_fails(
+        "two", failure=DECLINED, times=2
+    )
+    run.ends("stuck").repaired("retry").ends("stuck").repaired("retry").ends("completed")
+    assert [command.path for command in run.begun(RunStep)].count("s/1/1") == 3

@@ -66,6 +66,15 @@ def test_a_block_side_by_side_within_a_scope_is_undone_there() -> None:
     assert {event.step for event in run.all(ev.StepCompensated)} == {"a", "b"}
 
 
+def test_a_block_is_undone_side_by_side_as_one_beside_what_completed_between() -> None:
+    """(2) What is being undone is never left for what came between it and its fellow."""
+    block = side_by_side(kept("a"), kept("b"))
+    body = Parallel((block, kept("between"))) >> plain("end")
+    run = given(saga(body)).when_step_fails("end")
+    run.when_step_takes("between", 5).when_step_takes("b", 9).when_undo_fails("a", times=2)
+    run.then_undoes("between", "b", "a").ends("compensated")
+
+
 def test_iterations_unwind_one_by_one() -> None:
     """(2) Loop iterations unwind one by one."""
     body = loop(kept("a"), until=lambda n: n == "end", max_iterations=3)
