@@ -6,6 +6,7 @@ session, so that a worker never has to wait for the end of its own lost session.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -79,7 +80,21 @@ class PostgresFleet:
 
     async def retire_dead(self) -> list[Retired]:
         """As the port says. A presence has to be missed twice, some time apart: every worker's is
-        away for a moment when the server restarts."""
+        away for a moment when the server restarts. Cancelling the caller does not cancel it."""
+        # A section, as `leave` is: who is cancelled at a BEGIN would leave the transaction open.
+        return await asyncio.shield(self.database.section(self._retire_dead()))
+
+    async def leave(self, worker_id: str) -> None:
+        """As the port says. Cancelling the caller does not cancel it."""
+        await asyncio.shield(self.database.section(self._leave(worker_id)))
+
+    async def close(self) -> None:
+        """End all sessions: whoever did not leave is found gone."""
+        for member in tuple(self._members.values()):
+            await member.session.close()
+        await self._watch.close()
+
+    async def _retire_dead(self) -> list[Retired]:
         if time.monotonic() > self._partitions_at:
             await self._ensure_partitions()
         async with self._watch.use() as connection:
@@ -100,7 +115,7 @@ class PostgresFleet:
             self._missing = missing
         return retired
 
-    async def leave(self, worker_id: str) -> None:
+    async def _leave(self, worker_id: str) -> None:
         member = self._members.pop(worker_id, None) or self._member(worker_id)
         try:
             async with member.session.use() as connection, connection.transaction():
@@ -108,12 +123,6 @@ class PostgresFleet:
                 await connection.execute(sql("free_sagas"), worker_id)
         finally:
             await member.session.close()
-
-    async def close(self) -> None:
-        """End all sessions: whoever did not leave is found gone."""
-        for member in tuple(self._members.values()):
-            await member.session.close()
-        await self._watch.close()
 
     def _member(self, worker_id: str) -> _Member:
         async def be_present(connection: Connection) -> None:

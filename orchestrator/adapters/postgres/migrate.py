@@ -15,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -22,7 +23,7 @@ from orchestrator.adapters.postgres.callers import driver_of
 from orchestrator.adapters.postgres.partitions import ensure_partitions
 from orchestrator.adapters.postgres.schema import VERSION_TABLE, scripts
 from orchestrator.adapters.postgres.tables import metadata
-from orchestrator.adapters.postgres.trouble import TROUBLE, reason, where
+from orchestrator.adapters.postgres.trouble import TROUBLE, reason, unwrapped, where
 from orchestrator.errors import SchemaError, UnavailableError
 
 _ALONE = text("SELECT pg_advisory_lock(hashtext('saga'), hashtext('migrate'))")
@@ -107,9 +108,12 @@ def _on(dsn: str, work: Callable[[AsyncConnection], Any], *, alone: bool = True)
         raise SchemaError(
             f"{where(dsn)}: {error}; is the database newer than this package? Then upgrade it"
         ) from error
-    except TROUBLE as error:
+    except (DBAPIError, *TROUBLE) as error:
+        cause = unwrapped(error)
+        if not isinstance(cause, TROUBLE):
+            raise
         raise UnavailableError(
-            f"cannot migrate {where(dsn)}: {reason(error)}; is the server up, and "
+            f"cannot migrate {where(dsn)}: {reason(cause)}; is the server up, and "
             "is SAGA_DATABASE_URL right?"
         ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -219,15 +220,30 @@ class Database:
         # No time-out of its own, which would cost a task: who holds a connection, and who opens
         # one, is bounded.
         connection = await pool.acquire()
+        cancelled = False
         try:
             yield connection  # type: ignore[misc]  # the pool's proxy has the connection's methods
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
         finally:
-            try:
-                await pool.release(connection, timeout=self.settings.command_timeout)
-            except TROUBLE as error:
-                # What became of the statement is known by now and must not be covered by this;
-                # the pool has thrown the connection away.
-                log.warning("giving a connection to %s back: %s", self.where, reason(error))
+            giving = self._give_back(pool, connection, cancelled=cancelled)
+            if cancelled:
+                self.section(giving)
+            else:
+                await giving
+
+    async def _give_back(self, pool: Pool, connection: Any, *, cancelled: bool) -> None:
+        try:
+            if cancelled:
+                # What was prepared and not run yet keeps its locks until the next request.
+                with contextlib.suppress(*TROUBLE):
+                    await connection.execute("SELECT 1")
+            await pool.release(connection, timeout=self.settings.command_timeout)
+        except TROUBLE as error:
+            # What became of the statement is known by now and must not be covered by this;
+            # the pool has thrown the connection away.
+            log.warning("giving a connection to %s back: %s", self.where, reason(error))
 
     # ------------------------------------------------------------------ errors
 

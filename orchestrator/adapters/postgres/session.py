@@ -47,6 +47,11 @@ class Session:
             try:
                 with self._database.translated():
                     yield connection
+            except UnavailableError as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    # The driver would wait for the late answer first, and the next user with it.
+                    connection.terminate()
+                raise
             finally:
                 if not connection.is_closed() and connection.is_in_transaction():
                     # A rollback that failed too: the next user's work would never be committed.

@@ -59,7 +59,7 @@ class StepTransaction(ABC):
         statement pass. What the step left to be done (a flush, deferred constraints) is done
         first; its errors are the step's own and come out as they are.
         """
-        if self._is_lost():
+        if self.is_lost:
             raise UnavailableError("the connection of the step was lost; nothing was written")
         if self._deciding is not None or not self._is_intact():
             raise InvalidInputError(_ENDED)
@@ -94,7 +94,7 @@ class StepTransaction(ABC):
 
     def terminate(self) -> None:
         """Cut the connection at once."""
-        if not self._is_lost():
+        if not self.is_lost:
             self.driver.terminate()
 
     async def _finish_step(self) -> None:
@@ -104,7 +104,7 @@ class StepTransaction(ABC):
             cause = unwrapped(error)
             if isinstance(cause, asyncpg.InFailedSQLTransactionError):
                 raise InvalidInputError(_FAILED) from error
-            if self._is_lost() or is_away(cause):
+            if self.is_lost or is_away(cause):
                 raise UnavailableError(
                     f"the connection of the step was lost: {reason(cause)}; nothing was written"
                 ) from error
@@ -137,7 +137,9 @@ class StepTransaction(ABC):
         except DBAPIError as error:
             raise unwrapped(error) from error
 
-    def _is_lost(self) -> bool:
+    @property
+    def is_lost(self) -> bool:
+        """Whether its connection is gone, and with it all that was not committed."""
         try:
             return self.driver.is_closed()
         except asyncpg.InterfaceError:  # its pool has noticed, and taken it back
@@ -188,7 +190,7 @@ class DriverTransaction(StepTransaction):
         await self._transaction.commit()
 
     async def _leave(self, *, committed: bool) -> None:
-        if not committed and not self._is_lost():
+        if not committed and not self.is_lost:
             await self._transaction.rollback()
 
     async def _discard(self) -> None:

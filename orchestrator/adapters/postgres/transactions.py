@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from orchestrator.adapters.postgres.pool import Database, Pool
@@ -21,6 +21,7 @@ from orchestrator.adapters.postgres.step_transaction import (
     DriverTransaction,
     StepTransaction,
 )
+from orchestrator.adapters.postgres.trouble import TROUBLE, reason, unwrapped
 from orchestrator.errors import InvalidInputError, UnavailableError
 from orchestrator.ports import Transaction
 
@@ -82,6 +83,12 @@ class PostgresTransactions:
                 lent = await begin(stack)
             self._lent.add(lent)
             yield lent
+        except (SQLAlchemyError, *TROUBLE) as error:
+            if lent is not None and lent.is_lost and isinstance(unwrapped(error), TROUBLE):
+                raise UnavailableError(
+                    f"the connection of the step was lost: {reason(error)}; nothing was written"
+                ) from error
+            raise
         finally:
             # A section: nobody's cancellation may leave a transaction open, or a turn taken.
             ending = self._database.section(self._take_back(lent, stack))
