@@ -279,3 +279,12 @@ def test_what_came_to_its_end_runs_its_code_afresh_when_a_person_has_it_tried_ag
     )
     run.ends("stuck").repaired("retry").ends("stuck").repaired("retry").ends("completed")
     assert [command.path for command in run.begun(RunStep)].count("s/1/1") == 3
+
+
+def test_a_person_has_only_that_part_tried_again_from_which_the_code_did_not_go_on() -> None:
+    """(1, 8) What the code has seen fail stays as it was recorded."""
+    run = given(saga(plain("pivot").pivot() >> careful)).when_step_fails("two", failure=DECLINED)
+    run.when_step_fails("other", failure=DECLINED, times=1)
+    run.ends("stuck").repaired("retry").ends("completed")
+    ran = [command.path for command in run.begun(RunStep)]
+    assert ran == ["s/0/0", "s/1/0/0", "s/1/0/1", "s/1/1", "s/1/1"]
