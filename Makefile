@@ -18,7 +18,7 @@ demo: $(READY) ## 500 orders, two workers, one of them killed half way, the book
 
 test: $(READY) ## every check: lint, types, layers, and all tests
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(READY) ## format, lint, both type checkers, the layers of the house
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
@@ -30,8 +30,10 @@ lint: $(READY) ## format, lint, both type checkers, the layers of the house
 bench: $(READY) ## throughput and latency beside the limits of this machine
 	@$(BIN)/python -m benchmarks
 
-chaos: $(READY) ## the random fault tests, for ten minutes (CHAOS_MINUTES=60 for longer)
-	@CHAOS_MINUTES=$${CHAOS_MINUTES:-10} $(BIN)/python -m pytest -m chaos --timeout=0
+chaos: $(READY) ## 100,000 random lives, then half an hour of faults (CHAOS_SIZE=release for longer)
+	@LAW_EXAMPLES=$${LAW_EXAMPLES:-100000} $(BIN)/python -m pytest tests/properties
+	@MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest tests/faults/test_store_model.py --timeout=0
+	@SIM_SEEDS=$${SIM_SEEDS:-100000} CHAOS_SIZE=$${CHAOS_SIZE:-nightly} CHAOS_MINUTES=$${CHAOS_MINUTES:-10} $(BIN)/python -m pytest -m chaos --timeout=0
 
 up: $(READY) ## worker, relay and an embedded Postgres in one process
 	@$(BIN)/saga up

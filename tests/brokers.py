@@ -100,8 +100,11 @@ def fetch_kafka() -> Path:
         done = _run([*command, *own], work, 600)
         if done.returncode:
             raise NoBrokerError(f"mvn could not fetch Apache Kafka: {done.stdout[-500:].strip()}")
-        if not folder.is_dir():  # another session may have been faster
+        try:
             (work / "jars").rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another session was faster
+                raise
     finally:
         shutil.rmtree(work)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -126,6 +127,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             fetch_kafka()
         except NoBrokerError as reason:
             session.config.stash[BROKER] = f"not Apache Kafka: {reason}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of several hands what it knows to the one that writes the summary."""
+    told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if told is not None and (name := session.config.stash.get(BROKER, None)):
+        told["broker"] = name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The other end of `pytest_sessionfinish`."""
+    if name := getattr(node, "workeroutput", {}).get("broker"):
+        node.config.stash[BROKER] = name
 
 
 def pytest_terminal_summary(
