@@ -476,14 +476,20 @@ def _uncalled(run: Running, command: RunStep) -> Outcome | None:
 
 
 def _doubted(run: Running, command: Command, outcome: Outcome) -> Outcome:
-    """A refusal says nothing of the call that an owner made who died before it had the answer."""
+    """A refusal says nothing of the call that an owner made who died before it had the answer.
+
+    Where a step can settle that by itself; else a refusal under the same key is all there is to know.
+    """
     if not isinstance(command, RunStep) or transaction_of(command) is not None:
         return outcome
     if command.path not in run.suspects:
         return outcome
     if isinstance(outcome, Postponed):
         return replace(outcome, in_doubt=True)
-    return InDoubt(outcome.failure, outcome.cost) if isinstance(outcome, Failed) else outcome
+    settles = command.step.asks is not None or command.step.undo_attempted is not None
+    if isinstance(outcome, Failed) and settles:
+        return InDoubt(outcome.failure, outcome.cost)
+    return outcome
 
 
 def _only_begun(run: Running, event: Event) -> Event:

@@ -169,8 +169,12 @@ class Executor:
         """Tell the guards of a call that nobody waits for any more what became of it."""
         if not taken:
             return
-        telling = asyncio.create_task(self._gate.settle(tuple(taken), outcome))
+        settled = tuple(taken)
         taken.clear()
+        asyncio.get_running_loop().call_soon(self._tell, settled, outcome)
+
+    def _tell(self, taken: tuple[Settle, ...], outcome: Outcome) -> None:
+        telling = asyncio.create_task(self._gate.settle(taken, outcome))
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
 
