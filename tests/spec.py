@@ -73,6 +73,7 @@ class Given:
         self._children: dict[str, list[Answer]] = {}
         self._outputs: dict[str, str] = {}
         self._takes: dict[str, timedelta] = {}
+        self._undo_takes: dict[str, timedelta] = {}
         self._ran = False
 
     # ------------------------------------------------------------------ when
@@ -137,6 +138,10 @@ class Given:
 
     def when_step_takes(self, name: str, seconds: float) -> Given:
         self._takes[name] = timedelta(seconds=seconds)
+        return self
+
+    def when_undo_takes(self, name: str, seconds: float) -> Given:
+        self._undo_takes[name] = timedelta(seconds=seconds)
         return self
 
     def when_cancelled_after(self, seconds: float, reason: str = "changed my mind") -> Given:
@@ -234,7 +239,8 @@ class Given:
         name = name_of(command)
         match command:
             case RunCompensation():
-                return _next(self._undo, name, Succeeded()), NOW
+                takes = self._undo_takes.get(name, NOW)
+                return _next(self._undo, name, Succeeded()), takes
             case RunProbe():
                 return _next(self._probes, name, Answered("unknown")), NOW
             case StartChild():

@@ -68,7 +68,8 @@ class Backward(ABC):
                 continue
             try:
                 node, block = self._look(entry, path)
-                if block is not None:
+                # A scope may yet go on, when a probe says that it happened: nothing runs beside that.
+                if block is not None and not scope:
                     # As one, where its oldest part stands: what is undone side by side is then the
                     # last there is, until all of it is done.
                     oldest[f"{block}/"] = next(iter(self.state.at(block).to_undo or {}))

@@ -11,8 +11,8 @@ from orchestrator.domain.branching import each, loop
 from orchestrator.domain.commands import RunCompensation, RunStep, StartChild
 from orchestrator.domain.definition import Parallel
 from orchestrator.domain.waiting import Signal, sleep
-from orchestrator.domain.wrappers import Retry
-from tests.parts import doubtable, kept, plain, saga
+from orchestrator.domain.wrappers import Retry, Scope
+from tests.parts import doubtable, kept, plain, probed, saga
 from tests.spec import BROKEN, DECLINED, Given, given, kinds
 
 
@@ -73,6 +73,14 @@ def test_a_block_is_undone_side_by_side_as_one_beside_what_completed_between() -
     run = given(saga(body)).when_step_fails("end")
     run.when_step_takes("between", 5).when_step_takes("b", 9).when_undo_fails("a", times=2)
     run.then_undoes("between", "b", "a").ends("compensated")
+
+
+def test_nothing_is_undone_beside_a_probe_that_may_let_its_scope_go_on() -> None:
+    """(2, 5, 6) Within a scope one thing at a time: it may turn out that it did not fail."""
+    scope = Scope(side_by_side(kept("a"), probed("b")))
+    run = given(saga(Parallel((kept("x"), scope)), deadline=5)).when_step_takes("x", 1)
+    run.when_step_takes("b", 9).when_probe_answers("b", "happened").when_undo_takes("a", 1)
+    run.then_undoes("x", "b", "a").ends("compensated", because="deadline")
 
 
 def test_iterations_unwind_one_by_one() -> None:
