@@ -13,7 +13,7 @@ from orchestrator.adapters.postgres.migrate import current, upgrade
 from orchestrator.adapters.postgres.schema import head
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.errors import UnavailableError
-from orchestrator.ports import Cursor
+from orchestrator.ports import Claim, Cursor
 from tests.contract.given import LEASE, ORDER
 from tests.faults.faults import Fault
 from tests.faults.plant import insist, settings
@@ -81,7 +81,10 @@ async def _new_owner(scene: Scene) -> int:
     await scene.side.execute(EXPIRE, gone)
     await scene.beside.fleet.retire_dead()
     scene.owner = await scene.given.worker()
-    claims = await scene.beside.queue.claim(scene.owner, 5, [ORDER])
+    claims: list[Claim] = []
+    async with asyncio.timeout(10):
+        while not claims:  # a late write may still hold the row
+            claims = await scene.beside.queue.claim(scene.owner, 5, [ORDER])
     [scene.claim] = [claim for claim in claims if claim.saga_id == scene.saga_id]
     assert await scene.beside.events.append([scene.append(count=1)])
     assert await scene.ask("SELECT count(retired_at) FROM worker WHERE id = $1", gone) == 1

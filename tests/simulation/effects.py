@@ -17,12 +17,16 @@ PLAIN = ("plain", "ask", "cached", "once", "transactional")
 
 UNDONE: set[str] = set()
 """The names of steps that something undoes."""
+SETTLING: set[str] = set()
+"""The names of steps that settle a doubt by themselves; of the others a refusal is believed."""
 
 
 def effect(name: str, kind: str = "undo", **options: Any) -> Step[Any, Any]:
     """A step with an effect of that name; *kind* says how it is taken back."""
     if "undo" in kind or "doubt" in kind:
         UNDONE.add(name)
+    if "doubt" in kind or "ask" in kind:
+        SETTLING.add(name)
     if "transactional" in kind:
         return _in_transaction(name, kind, options)
 
