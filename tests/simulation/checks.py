@@ -15,7 +15,7 @@ from orchestrator.domain.events import ENDED, Event, Status
 from orchestrator.domain.state import SagaState, evolve
 from orchestrator.errors import OrchestratorError
 from orchestrator.ports import EventRow, MessageKind
-from tests.simulation.effects import SETTLING, UNDONE
+from tests.simulation.effects import UNDONE
 from tests.simulation.ledger import Entry
 
 if TYPE_CHECKING:
@@ -88,15 +88,7 @@ def _end(row: SagaRow, events: list[Event]) -> Iterator[str]:
 def _effects(world: World, saga_id: str, row: SagaRow, events: list[Event]) -> Iterator[str]:
     """I4, I5, I6, I7: what the log says that happened is what stands in the ledger."""
     done, doubtful = _standing(events)
-    # Decision 0010: refused under the key of one who died in the call, and believed.
-    refused = {event.node for event in events if isinstance(event, ev.StepFailed)}
-    refused -= {event.node for event in events if isinstance(event, ev.StepSucceeded)}
-    entries = {
-        key: e
-        for key, e in world.ledger.entries.items()
-        if e.saga_id == saga_id
-        and not (key.partition("/")[2] in refused and e.step not in SETTLING)
-    }
+    entries = {key: e for key, e in world.ledger.entries.items() if e.saga_id == saga_id}
     for node in done:
         entry = entries.get(f"{saga_id}/{node}")
         if entry is None or entry.state != "applied":

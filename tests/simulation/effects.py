@@ -18,7 +18,7 @@ PLAIN = ("plain", "ask", "cached", "once", "transactional")
 UNDONE: set[str] = set()
 """The names of steps that something undoes."""
 SETTLING: set[str] = set()
-"""The names of steps that settle a doubt by themselves; of the others a refusal is believed."""
+"""The names of steps that settle a doubt by themselves."""
 
 
 def effect(name: str, kind: str = "undo", **options: Any) -> Step[Any, Any]:
@@ -31,7 +31,7 @@ def effect(name: str, kind: str = "undo", **options: Any) -> Step[Any, Any]:
         return _in_transaction(name, kind, options)
 
     async def action(value: Any, ctx: Any) -> Any:
-        return await ctx.use(Account).do(ctx, name)
+        return await ctx.use(Account).do(ctx, name, honest=name not in SETTLING)
 
     decorate: Any = step(name=name, once="once" in kind, **options)
     made: Step[Any, Any] = decorate(action)

@@ -25,6 +25,8 @@ class Entry:
     saga_id: str = ""
     applied_at: int = 0
     undone_at: int = 0
+    refused: bool = False
+    """Its last answer was a refusal, which holds until it is asked again."""
 
 
 @dataclass(eq=False)
@@ -46,7 +48,7 @@ class Ledger:
     def apply(self, key: str, step: str, saga_id: str) -> bool:
         """Whether the effect is there now; it is not once the key was taken back."""
         entry = self.entry(key, step, saga_id)
-        if entry.state == "new":
+        if entry.state == "new" and not entry.refused:
             self.moments += 1
             entry.state, entry.applied_at = "applied", self.moments
             self.timeline.say(f"LEDGER do {step} {_short(key)}")
@@ -77,14 +79,21 @@ class Account:
         self._ledger = ledger
         self._place = place
 
-    async def do(self, ctx: Any, step: str) -> str:
-        """Have the effect of *step* happen, once for its key; what it gives is always the same."""
+    async def do(self, ctx: Any, step: str, *, honest: bool = False) -> str:
+        """Have the effect of *step* happen, once for its key; what it gives is always the same.
+
+        An *honest* participant refuses no key whose effect is there, and what it refused does not
+        happen late: that is what a step needs that cannot settle a doubt (decision 0010).
+        """
         ledger, faults, key = self._ledger, self._ledger.faults, ctx.idempotency_key
         ledger.calls[key] += 1
         self._check(key, step, ctx)
         await self._reach("do", step)
+        entry = ledger.entry(key, step, ctx.saga_id)
+        entry.refused = False
         for fault in ("effect fails", "effect declined"):
-            if faults.strikes(fault, step):
+            if not (honest and entry.state == "applied") and faults.strikes(fault, step):
+                entry.refused = honest
                 raise Permanent("declined") if fault.endswith("declined") else RuntimeError("no")
         if faults.strikes("effect not applied, answer lost", step):
             raise ConnectionResetError("the answer was lost")
