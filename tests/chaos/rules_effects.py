@@ -16,6 +16,8 @@ ANSWERED = ("ok", "hold")
 """Modes of the ledger in which its caller gets a true answer."""
 MARGIN = 12.0
 """A call that is repeated was lost at most so long before: a step's time-out and a bit."""
+AWAKE = 1.0
+"""Seconds after a stopped process goes on in which what it had begun to send may still arrive."""
 
 
 @rule("I4")
@@ -235,9 +237,15 @@ def _by_log(evidence: Evidence, saga: str) -> dict[str, int]:
 
 @rule("I23")
 def one_owner(evidence: Evidence) -> Iterator[str | None]:
-    """Whenever another process called for a saga, a claim had gone before."""
+    """Whenever another process called for a saga, a claim had gone before.
+
+    But for what a process still sends that was stopped in the middle of a call and goes on: no fence
+    reaches that, and it may apply nothing.
+    """
     pids: dict[str, list[int]] = defaultdict(list)
     for call in sorted(evidence.calls, key=lambda c: c.received):
+        if call.answer == "repeated" and _stopped(evidence, call):
+            continue
         seen = pids[call.saga]
         if not seen or seen[-1] != call.pid:
             seen.append(call.pid)
@@ -246,3 +254,13 @@ def one_owner(evidence: Evidence) -> Iterator[str | None]:
         good = row is not None and len(seen) <= row.epoch
         told = "no row" if row is None else f"epoch {row.epoch}"
         yield None if good else f"saga {saga}: {len(seen)} owners called, {told}"
+
+
+def _stopped(evidence: Evidence, call: Call) -> bool:
+    """Whether the process that called was stopped then, or had only just gone on."""
+    return any(
+        fault["pid"] == call.pid
+        and float(fault["begun"]) <= call.received <= float(fault["ended"]) + AWAKE
+        for fault in evidence.told("fault")
+        if str(fault["kind"]).startswith("stop worker")
+    )

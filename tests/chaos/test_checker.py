@@ -206,6 +206,28 @@ def test_what_is_wrong_is_reported_under_its_rule(rule: str, spoil: Spoil) -> No
     assert rule in _violated(run)
 
 
+@pytest.mark.parametrize(
+    ("after", "answer", "violated"),
+    [
+        (-1.0, "repeated", False),
+        (0.5, "repeated", False),
+        (0.5, "ok", True),
+        (9.0, "repeated", True),
+    ],
+    ids=["while stopped", "awake again", "but it was applied", "long awake"],
+)
+def test_a_stopped_process_may_send_in_vain_what_it_had_begun_and_nothing_else(
+    after: float, answer: str, violated: bool
+) -> None:
+    run = good_run()
+    run.nemesis.append(
+        {"what": "fault", "kind": "stop worker", "pid": 101, "begun": LATE - 5, "ended": LATE}
+    )
+    _call(f"{GOOD}/debit", pid=101, received=LATE + after, answer=answer)(run)
+
+    assert ("I23" in _violated(run)) is violated
+
+
 def test_every_rule_has_something_that_violates_it() -> None:
     judge(Evidence())
     assert {rule for rule, _, _ in SPOILT} == set(RULES)
