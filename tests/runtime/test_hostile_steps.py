@@ -103,15 +103,17 @@ async def test_a_step_that_swallows_its_cancellation_is_left_behind(
         return n
 
     deafening = Saga("deafening", 1, deaf)
-    async with working(store, diary, deafening, plain) as orchestrator:
-        handle = await orchestrator.start(deafening, 1)
-        with pytest.raises(SagaFailedError, match="TimeoutError"):
-            await handle.result(within=5)
-        after = await orchestrator.start(plain, "Rome")
-        assert await after.result(within=5) == "Rome"
+    try:
+        async with working(store, diary, deafening, plain) as orchestrator:
+            handle = await orchestrator.start(deafening, 1)
+            with pytest.raises(SagaFailedError, match="TimeoutError"):
+                await handle.result(within=5)
+            after = await orchestrator.start(plain, "Rome")
+            assert await after.result(within=5) == "Rome"
         assert diary.did == ["came to Rome"]
+    finally:
         diary.gate("over").set()
-        await until(lambda: "heard at last" in diary.did)
+    await until(lambda: "heard at last" in diary.did)
 
 
 async def test_two_workers_of_one_name_are_two_owners(store: Store, diary: Diary) -> None:

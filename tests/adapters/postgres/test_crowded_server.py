@@ -1,0 +1,97 @@
+"""A server that is crowded, locked, or has become read-only: said soon, and over when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from orchestrator.adapters.postgres.pool import Database, PostgresSettings
+from orchestrator.adapters.postgres.store import open_store
+from orchestrator.errors import BusyError, UnavailableError, UnknownOutcomeError
+from tests.adapters.postgres.beside import Connection, open_database, waits_for_lock
+from tests.adapters.postgres.test_unavailable import QUICK
+from tests.contract.given import LEASE, Given, eventually
+
+SLOTS = 2
+
+
+async def test_behind_ddl_that_waits_for_a_reader_appends_fail_soon_and_recover(
+    any_dsn: str, side: Connection
+) -> None:
+    async with open_store(any_dsn, settings=QUICK) as store:
+        given = Given(store)
+        [(owner, claim)] = await given.claimed()
+        ddl = await asyncpg.connect(any_dsn)
+        async with side.transaction():
+            await side.fetch("SELECT count(*) FROM saga")
+            altering = asyncio.create_task(ddl.execute("ALTER TABLE saga ADD COLUMN more int"))
+            await waits_for_lock(side)
+            began = time.monotonic()
+            with pytest.raises(UnavailableError) as caught:
+                await store.events.append([given.append(owner, claim)])
+            assert time.monotonic() - began < 2
+            assert not isinstance(caught.value, UnknownOutcomeError)
+        await altering
+        await ddl.close()
+
+        assert await store.events.append([given.append(owner, claim)]) == {claim.saga_id: 0}
+
+
+async def test_without_a_free_slot_it_is_busy_and_who_has_one_keeps_it(
+    any_dsn: str, side: Connection
+) -> None:
+    role = f"few_{side.get_server_pid()}"
+    await side.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p' CONNECTION LIMIT {SLOTS}")
+    parts = urlsplit(any_dsn)
+    place = f"{role}:p@{parts.hostname}:{parts.port}"
+    database = Database(urlunsplit(parts._replace(netloc=place)), PostgresSettings())
+    await database.open()
+    try:
+        holders = [
+            asyncio.create_task(database.fetch("SELECT pg_sleep(0.5)")) for _ in range(SLOTS)
+        ]
+        await eventually(lambda: _sessions(side, role, SLOTS))
+        with pytest.raises(BusyError):
+            await database.fetch("SELECT 1")
+        await asyncio.gather(*holders)
+        assert len(await database.fetch("SELECT 1")) == 1
+    finally:
+        await database.close()
+        await side.execute(f"DROP ROLE {role}")
+
+
+async def _sessions(side: Connection, role: str, count: int) -> bool:
+    found = await side.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", role)
+    return bool(found >= count)
+
+
+async def test_a_heartbeat_does_not_wait_for_slow_queries(any_dsn: str, side: Connection) -> None:
+    settings = PostgresSettings(pool_size=2, lock_timeout=3, command_timeout=4)
+    async with open_store(any_dsn, settings=settings) as store:
+        given = Given(store)
+        claims = await given.claimed(4)
+        async with side.transaction():
+            await side.fetch("SELECT FROM saga FOR UPDATE")
+            slow = [
+                asyncio.create_task(store.events.append([given.append(owner, claim)]))
+                for owner, claim in claims
+            ]
+            await waits_for_lock(side)
+            began = time.monotonic()
+            assert await store.fleet.renew(claims[0][0], LEASE)
+            assert time.monotonic() - began < 1
+        assert all([await one for one in slow])
+
+
+async def test_a_session_that_has_become_read_only_is_given_up(any_dsn: str) -> None:
+    async with open_database(any_dsn) as database:
+        await database.fetch("SET default_transaction_read_only = on")  # as after a failover
+        with pytest.raises(UnavailableError) as caught:
+            await database.commit("CREATE TABLE written ()")
+        assert not isinstance(caught.value, UnknownOutcomeError)
+
+        await database.commit("CREATE TABLE written ()")
