@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from datetime import timedelta
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -12,9 +14,10 @@ import pytest
 from orchestrator.adapters.postgres.pool import Database, PostgresSettings
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.errors import BusyError, UnavailableError, UnknownOutcomeError
+from orchestrator.ports import Store
 from tests.adapters.postgres.beside import Connection, open_database, waits_for_lock
 from tests.adapters.postgres.test_unavailable import QUICK
-from tests.contract.given import LEASE, Given, eventually
+from tests.contract.given import LEASE, ORDER, Given, eventually
 
 SLOTS = 2
 
@@ -95,3 +98,26 @@ async def test_a_session_that_has_become_read_only_is_given_up(any_dsn: str) -> 
         assert not isinstance(caught.value, UnknownOutcomeError)
 
         await database.commit("CREATE TABLE written ()")
+
+
+async def test_what_a_silent_transaction_holds_is_taken_over_once_the_server_ends_it(
+    store: Store, given: Given, any_dsn: str
+) -> None:
+    """As of a worker that was stopped between the lock and the commit."""
+    owner = await given.worker(timedelta(milliseconds=50))
+    [(_, claim)] = await given.claimed(1, owner)
+    patient = Database(any_dsn, PostgresSettings(idle_in_transaction_timeout=1.0))
+    stopped = await patient.connect("pool")
+    await stopped.execute("BEGIN")
+    await stopped.fetch("SELECT FROM saga WHERE id = $1 FOR UPDATE", claim.saga_id)
+    began = time.monotonic()
+    successor = await given.worker()
+
+    async def taken() -> bool:
+        with contextlib.suppress(UnavailableError):
+            await store.fleet.retire_dead()
+        return bool(await store.queue.claim(successor, 1, [ORDER]))
+
+    await eventually(taken, within=6)
+    assert time.monotonic() - began > 0.9
+    stopped.terminate()
