@@ -184,6 +184,8 @@ async def test_a_worker_joins_although_a_month_ahead_cannot_be_prepared(
         ("RAISE disk_full", BusyError),
         ("RAISE out_of_memory", BusyError),
         ("RAISE deadlock_detected", BusyError),
+        ("RAISE serialization_failure", BusyError),
+        ("RAISE too_many_connections", BusyError),
         ("RAISE lock_not_available", BusyError),
         ("RAISE insufficient_privilege", UnavailableError),
         ("RAISE crash_shutdown", UnavailableError),

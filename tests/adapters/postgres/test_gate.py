@@ -74,3 +74,18 @@ async def test_a_gap_of_an_append_that_was_rolled_back_is_passed_over(
     assert [event.row for event in page.events] == [kept_row]
     assert kept_row.position > 1
     assert page.position == kept_row.position
+
+
+async def test_a_long_transaction_of_a_stranger_does_not_hold_the_feed_back(
+    store: Store, given: Given, side: Connection
+) -> None:
+    _, kept = await two_appends(given)
+    async with side.transaction():
+        await side.execute(
+            "CREATE TABLE of_a_stranger ()"
+        )  # it has a number, and keeps the horizon
+        await store.events.append([kept])
+
+        page = await store.feed.read(0, 10)
+
+        assert [event.row.saga_id for event in page.events] == [kept.saga_id]

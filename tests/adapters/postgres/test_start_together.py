@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from orchestrator import InvalidInputError, Orchestrator, Saga, Status, WorkflowContext, step
+from orchestrator import (
+    Handle,
+    InvalidInputError,
+    KeyConflictError,
+    Orchestrator,
+    Saga,
+    Status,
+    WorkflowContext,
+    step,
+)
 from orchestrator.adapters.codec import JsonCodec
+from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.ports import Store
 
@@ -36,3 +46,26 @@ async def test_a_start_that_the_database_refuses_does_not_take_its_neighbours_do
         if n not in refused:
             assert not isinstance(answer, BaseException), answer
             assert await answer.status() is Status.PENDING
+
+
+async def test_of_a_hundred_starts_of_one_key_at_once_all_get_one_instance_or_a_conflict(
+    store: Store, any_dsn: str
+) -> None:
+    async with open_store(any_dsn) as elsewhere:
+        services = [
+            Orchestrator(one, JsonCodec(), SilentTelemetry(), (saga,)) for one in (store, elsewhere)
+        ]
+        answers = await asyncio.gather(
+            *(services[n % 2].start(saga, "ann" if n % 3 else "bob", key="k") for n in range(100)),
+            return_exceptions=True,
+        )
+        for service in services:
+            await service.close()
+
+    started = {n: answer.saga_id for n, answer in enumerate(answers) if isinstance(answer, Handle)}
+    conflicts = {n for n, answer in enumerate(answers) if isinstance(answer, KeyConflictError)}
+    [saga_id] = set(started.values())
+    assert started.keys() | conflicts == set(range(100))
+    assert sum((await store.reads.counts()).values()) == 1
+    winner = "ann" if await store.reads.input(saga_id) == '"ann"' else "bob"
+    assert started.keys() == {n for n in range(100) if (n % 3 != 0) == (winner == "ann")}
