@@ -184,9 +184,33 @@ class Retired:
     released: int
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker on the list. `definitions` is None when it is of an age that did not say.
+
+    It is not `alive` when its lease ran out or its presence is gone, and nobody has retired it yet.
+    """
+
+    worker_id: str
+    label: str
+    joined_at: datetime
+    lease_until: datetime
+    alive: bool
+    definitions: tuple[Definition, ...] | None = None
+
+
 class Fleet(Protocol):
-    async def join(self, worker_id: str, label: str, ttl: timedelta) -> None:
-        """Enter the list of workers, with a lease of *ttl* and a presence that dies with us."""
+    async def join(
+        self,
+        worker_id: str,
+        label: str,
+        ttl: timedelta,
+        definitions: Sequence[Definition] | None = None,
+    ) -> None:
+        """Enter the list of workers, with a lease of *ttl* and a presence that dies with us.
+
+        *definitions* are what it will claim, for others to read; None says nothing about it.
+        """
         ...
 
     async def renew(self, worker_id: str, ttl: timedelta) -> bool:
@@ -199,6 +223,10 @@ class Fleet(Protocol):
 
     async def leave(self, worker_id: str) -> None:
         """Leave the list and free what is still held, due at once."""
+        ...
+
+    async def members(self) -> list[Member]:
+        """The workers that have not left and were not retired, the oldest first."""
         ...
 
 
@@ -349,6 +377,16 @@ class Cursor:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class RelayStanding:
+    """How far a relay has come, and whose lease runs; `owner` is None when nobody's does."""
+
+    relay: str
+    position: int
+    owner: str | None
+    lease_until: datetime | None
+
+
 class Feed(Protocol):
     async def acquire(self, relay: str, owner: str, ttl: timedelta) -> Cursor | None:
         """Become the one that moves this relay's checkpoint; None while another's lease runs.
@@ -371,6 +409,10 @@ class Feed(Protocol):
 
     async def lag(self, relay: str) -> int:
         """Positions between the checkpoint and the end of the log."""
+        ...
+
+    async def relays(self) -> list[RelayStanding]:
+        """Every relay that ever was the owner of a checkpoint, by name."""
         ...
 
 
@@ -410,6 +452,8 @@ class Instance:
     updated_at: datetime
     parent: str | None = None
     pivoted: bool = False
+    claims: int = 0
+    inbox_seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from orchestrator.runtime.ends import Ends
 from orchestrator.runtime.engine import definitions
 from orchestrator.runtime.machine import new_id
 from orchestrator.runtime.recorder import GroupCommit
+from orchestrator.runtime.why import Why, look
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -329,6 +330,10 @@ class Orchestrator:
                 break
             evolve(state, entry.event)
         return state
+
+    async def why(self, saga_id: str) -> Why:
+        """Why an instance does not move: whom or what it waits for, since when, until when."""
+        return await look(self.store, self.codec, await self.get(saga_id))
 
     # ------------------------------------------------------------------ waiting
 

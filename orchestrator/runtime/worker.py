@@ -164,7 +164,7 @@ class _Shift:
         settings = self._settings
         ttl = timedelta(seconds=settings.ttl)
         began = machine.monotonic()
-        await self._store.fleet.join(self.id, self._label, ttl)
+        await self._store.fleet.join(self.id, self._label, ttl, self._definitions)
         self._deadline = began + settings.ttl - settings.margin
         self._outage.succeeded(self._name, "join the fleet")
         log.info("%s (%s) works", self._name, self._label)

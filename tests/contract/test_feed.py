@@ -148,3 +148,21 @@ async def test_the_lag_is_what_lies_between_checkpoint_and_end(store: Store, giv
     await store.feed.checkpoint("r", "ann", Cursor(page.position, cursor.epoch), LEASE)
 
     assert await store.feed.lag("r") == 1
+
+
+async def test_relays_are_listed_with_how_far_they_are_and_who_moves_them(
+    store: Store, other: Store, given: Given
+) -> None:
+    assert await store.feed.relays() == []
+    [(owner, claim)] = await given.claimed()
+    await store.events.append([given.append(owner, claim, 2)])
+    cursor = await store.feed.acquire("events", "me", LEASE)
+    assert cursor is not None
+    position = (await all_events(store))[0].row.position
+    assert await store.feed.checkpoint("events", "me", Cursor(position, cursor.epoch), LEASE)
+
+    [relay] = await other.feed.relays()
+
+    assert (relay.relay, relay.position, relay.owner) == ("events", position, "me")
+    await store.feed.give_up("events", "me")
+    assert [relay.owner for relay in await other.feed.relays()] == [None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -116,3 +117,48 @@ async def test_a_dead_worker_is_retired_once(store: Store, other: Store, given: 
 
     assert await other.fleet.retire_dead() == []
     assert await store.fleet.retire_dead() == []
+
+
+async def test_members_are_listed_with_what_they_serve_until_they_leave(
+    store: Store, other: Store
+) -> None:
+    one, two = str(uuid.uuid4()), str(uuid.uuid4())
+    before = store.clock.now()
+    await store.fleet.join(one, "one", LEASE, [("refund", 2), ORDER])
+    await store.fleet.join(two, "two", LEASE)
+
+    first, second = await other.fleet.members()
+
+    assert (first.worker_id, first.label, first.alive) == (one, "one", True)
+    assert first.definitions == (ORDER, ("refund", 2))
+    assert second.definitions is None
+    assert before - LEASE < first.joined_at <= second.joined_at < second.lease_until
+    await store.fleet.leave(one)
+    assert [member.worker_id for member in await other.fleet.members()] == [two]
+
+
+async def test_a_member_whose_lease_ran_out_is_not_alive_until_it_is_retired(
+    store: Store, other: Store, given: Given
+) -> None:
+    owner = await given.worker(SHORT)
+
+    async def dead() -> bool:
+        [member] = await other.fleet.members()
+        return not member.alive
+
+    await eventually(dead)
+    await retired_until(other, owner)
+    assert await other.fleet.members() == []
+
+
+async def test_an_instance_says_how_often_it_was_claimed_and_what_was_read(
+    store: Store, given: Given
+) -> None:
+    [(owner, claim)] = await given.claimed()
+    await store.queue.release(owner, [claim.saga_id])
+    await store.queue.claim(owner, 1, [ORDER])
+
+    found = await store.reads.get(claim.saga_id)
+
+    assert found is not None
+    assert (found.claims, found.inbox_seen) == (2, 0)

@@ -20,12 +20,13 @@ from tests.faces.cli.prompt import environment, process
 PAGE = Page(DOCS / "operations.md")
 SCRIPTS = PAGE.blocks("sh")
 LEADS_TO: list[dict[str, str]] = [
+    {"ID": "completed"},
     {"ID": "compensated"},
     {"ID": "compensated", "OTHER": "compensated"},
     {"ID": "terminated"},
     {"ID": "completed"},
 ]
-RECORDED = ["StepResolved", "StepRetried", "SagaResumed", "SignalReceived"]
+RECORDED = ["SignalReceived", "StepResolved", "StepRetried", "SagaResumed", "SignalReceived"]
 
 
 def shell(script: str, dsn: str, folder: Path) -> str:

@@ -14,7 +14,7 @@ from orchestrator.domain import backward
 from orchestrator.domain.commands import Failed
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.errors import PublishError, UnknownOutcomeError
-from orchestrator.ports import Append, Cursor, FeedPage, Publisher
+from orchestrator.ports import Append, Cursor, Definition, FeedPage, Publisher
 from orchestrator.runtime import executor, machine, worker
 from orchestrator.runtime.relay import Relay
 from tests.simulation.parts import Parts
@@ -113,8 +113,14 @@ class RenewsTheRetired(MemoryFleet):
 class LeaseByOwnClock(SimFleet):
     """The lease ends when the worker's own clock says so, however wrong that is."""
 
-    async def join(self, worker_id: str, label: str, ttl: timedelta) -> None:
-        await super().join(worker_id, label, ttl + self._wrong())
+    async def join(
+        self,
+        worker_id: str,
+        label: str,
+        ttl: timedelta,
+        definitions: Sequence[Definition] | None = None,
+    ) -> None:
+        await super().join(worker_id, label, ttl + self._wrong(), definitions)
 
     async def renew(self, worker_id: str, ttl: timedelta) -> bool:
         return await super().renew(worker_id, ttl + self._wrong())

@@ -15,6 +15,7 @@ from orchestrator.ports import (
     Hit,
     Instance,
     Message,
+    RelayStanding,
     Reply,
     StartAnswer,
     StartRequest,
@@ -105,6 +106,9 @@ class SimFeedHandle:
         )  # fmt: skip
 
     async def lag(self, relay: str) -> int:
+        raise NotImplementedError
+
+    async def relays(self) -> list[RelayStanding]:
         raise NotImplementedError
 
 

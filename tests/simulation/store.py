@@ -15,6 +15,7 @@ from orchestrator.ports import (
     Claim,
     Definition,
     EventRow,
+    Member,
     Owned,
     Retired,
     Store,
@@ -165,11 +166,25 @@ class SimFleet:
     def fake(self) -> MemoryFleet:
         return self._fleet
 
-    async def join(self, worker_id: str, label: str, ttl: timedelta) -> None:
+    async def join(
+        self,
+        worker_id: str,
+        label: str,
+        ttl: timedelta,
+        definitions: Sequence[Definition] | None = None,
+    ) -> None:
         self.joined.append(worker_id)
         await self._wire.ask(
-            "join", lambda _: at_once(self._fleet.join(worker_id, label, ttl)), writes=True
+            "join",
+            lambda _: at_once(self._fleet.join(worker_id, label, ttl, definitions)),
+            writes=True,
         )
+
+    async def members(self) -> list[Member]:
+        found: list[Member] = await self._wire.ask(
+            "members", lambda _: at_once(self._fleet.members())
+        )
+        return found
 
     async def renew(self, worker_id: str, ttl: timedelta) -> bool:
         wire = self._wire

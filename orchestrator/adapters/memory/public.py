@@ -19,6 +19,7 @@ from orchestrator.ports import (
     Filter,
     Instance,
     Message,
+    RelayStanding,
     Reply,
     StartAnswer,
     StartRequest,
@@ -126,6 +127,14 @@ class MemoryFeed:
     async def lag(self, relay: str) -> int:
         row = self._tables.cursors.get(relay)
         return len(self._tables.log) - (row.position if row is not None else 0)
+
+    async def relays(self) -> list[RelayStanding]:
+        now, found = self._tables.clock.now(), []
+        for relay, row in sorted(self._tables.cursors.items()):
+            runs = row.lease_until is not None and row.lease_until > now
+            owner = row.owner if runs else None
+            found.append(RelayStanding(relay, row.position, owner, row.lease_until))
+        return found
 
 
 class MemoryReadModel:

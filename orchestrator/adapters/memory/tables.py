@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from orchestrator.domain.events import ENDED, Status
-from orchestrator.ports import Clock, EventRow, FeedEvent, Instance, Message, StartRequest
+from orchestrator.ports import (
+    Clock,
+    Definition,
+    EventRow,
+    FeedEvent,
+    Instance,
+    Message,
+    StartRequest,
+)
 
 AT_REST = ENDED | {Status.STUCK}
 """Where an instance has no owner and nothing is due."""
@@ -59,6 +67,8 @@ class SagaRow:
             self.updated_at,
             request.parent,
             self.pivoted,
+            self.claims,
+            self.inbox_seen,
         )
 
 
@@ -68,6 +78,9 @@ class WorkerRow:
 
     lease_until: datetime
     present: bool = True
+    label: str = ""
+    joined_at: datetime | None = None
+    definitions: tuple[Definition, ...] | None = None
 
 
 @dataclass(slots=True)

@@ -10,7 +10,16 @@ from typing import Any
 
 from orchestrator.adapters.memory.tables import AT_REST, SagaRow, Tables, WorkerRow
 from orchestrator.errors import OwnershipLostError
-from orchestrator.ports import Append, Claim, Definition, EventRow, FeedEvent, Owned, Retired
+from orchestrator.ports import (
+    Append,
+    Claim,
+    Definition,
+    EventRow,
+    FeedEvent,
+    Member,
+    Owned,
+    Retired,
+)
 
 
 class MemoryEventStore:
@@ -162,8 +171,18 @@ class MemoryFleet:
         self._tables = tables
         self._joined: set[str] = set()
 
-    async def join(self, worker_id: str, label: str, ttl: timedelta) -> None:
-        self._tables.workers[worker_id] = WorkerRow(self._tables.clock.now() + ttl)
+    async def join(
+        self,
+        worker_id: str,
+        label: str,
+        ttl: timedelta,
+        definitions: Sequence[Definition] | None = None,
+    ) -> None:
+        now = self._tables.clock.now()
+        served = None if definitions is None else tuple(sorted(definitions))
+        self._tables.workers[worker_id] = WorkerRow(
+            now + ttl, label=label, joined_at=now, definitions=served
+        )
         self._joined.add(worker_id)
 
     async def renew(self, worker_id: str, ttl: timedelta) -> bool:
@@ -187,6 +206,16 @@ class MemoryFleet:
     async def leave(self, worker_id: str) -> None:
         self._tables.workers.pop(worker_id, None)
         self._tables.free(worker_id)
+
+    async def members(self) -> list[Member]:
+        now = self._tables.clock.now()
+        return [
+            Member(
+                worker_id, row.label, row.joined_at or now, row.lease_until,
+                row.present and row.lease_until > now, row.definitions,
+            )
+            for worker_id, row in self._tables.workers.items()
+        ]  # fmt: skip
 
     def cut(self) -> None:
         """Lose the connection: every presence of this process is gone, its leases run on."""

@@ -13,7 +13,7 @@ from datetime import timedelta
 from orchestrator.adapters.postgres.pool import Database, Record
 from orchestrator.adapters.postgres.statements import sql
 from orchestrator.errors import UnavailableError
-from orchestrator.ports import Cursor, EventRow, FeedEvent, FeedPage
+from orchestrator.ports import Cursor, EventRow, FeedEvent, FeedPage, RelayStanding
 
 PAGE_BYTES = 8 * 1024 * 1024
 """A page ends with the event that goes over this."""
@@ -63,6 +63,15 @@ class PostgresFeed:
     async def lag(self, relay: str) -> int:
         lag: int = (await self._database.fetch(sql("read_lag"), relay))[0]["lag"]
         return lag
+
+    async def relays(self) -> list[RelayStanding]:
+        return [
+            RelayStanding(
+                row["relay"], row["position"], row["owner"] if row["alive"] else None,
+                row["lease_until"],
+            )
+            for row in await self._database.fetch(sql("list_relays"))
+        ]  # fmt: skip
 
     async def _settle(self, after: int) -> None:
         """Find out up to where everything is there. The gate is left alone when nothing is new."""

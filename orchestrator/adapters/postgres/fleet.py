@@ -7,9 +7,11 @@ session, so that a worker never has to wait for the end of its own lost session.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,7 +21,7 @@ from orchestrator.adapters.postgres.pool import Connection, Database
 from orchestrator.adapters.postgres.session import Session
 from orchestrator.adapters.postgres.statements import sql
 from orchestrator.errors import UnavailableError
-from orchestrator.ports import Retired
+from orchestrator.ports import Definition, Member, Retired
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +55,22 @@ class PostgresFleet:
     def __post_init__(self) -> None:
         self._watch = Session(self.database, "watch")
 
-    async def join(self, worker_id: str, label: str, ttl: timedelta) -> None:
+    async def join(
+        self,
+        worker_id: str,
+        label: str,
+        ttl: timedelta,
+        definitions: Sequence[Definition] | None = None,
+    ) -> None:
         """As the port says; makes the coming months' partitions of the log, too."""
         member = self._member(worker_id)
+        served = None if definitions is None else json.dumps(sorted(definitions))
         try:
             async with member.session.use() as connection:
-                await connection.fetch(sql("join_fleet"), worker_id, label, ttl, member.presence)
+                await connection.fetch(
+                    sql("join_fleet"), worker_id, label, ttl, member.presence,
+                    self.database.settings.namespace, served,
+                )  # fmt: skip
             await self._ensure_partitions()
         except BaseException:
             await member.session.close()
@@ -87,6 +99,16 @@ class PostgresFleet:
     async def leave(self, worker_id: str) -> None:
         """As the port says. Cancelling the caller does not cancel it."""
         await asyncio.shield(self.database.section(self._leave(worker_id)))
+
+    async def members(self) -> list[Member]:
+        rows = await self.database.fetch(sql("list_members"), self.database.settings.namespace)
+        return [
+            Member(
+                row["id"], row["label"], row["joined_at"], row["lease_until"], row["alive"],
+                None if row["definitions"] is None else _definitions(row["definitions"]),
+            )
+            for row in rows
+        ]  # fmt: skip
 
     async def close(self) -> None:
         """End all sessions: whoever did not leave is found gone."""
@@ -147,6 +169,10 @@ class PostgresFleet:
         except UnavailableError as error:
             self._partitions_at = time.monotonic() + _PARTITIONS_AGAIN
             log.warning("partitions of the coming months are not made yet: %s", error)
+
+
+def _definitions(text: str) -> tuple[Definition, ...]:
+    return tuple((name, version) for name, version in json.loads(text))
 
 
 async def _retire(

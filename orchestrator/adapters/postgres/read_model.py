@@ -39,6 +39,8 @@ _INSTANCE = select(
     saga.c.updated_at,
     cast(saga.c.parent, Text).label("parent"),
     saga.c.pivoted,
+    saga.c.claims,
+    saga.c.inbox_seen,
 )
 
 

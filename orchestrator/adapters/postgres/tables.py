@@ -165,6 +165,9 @@ worker = Table(
     Column("joined_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("retired_at", DateTime(timezone=True)),
     Column("reason", Text),
+    # Empty for workers whose code does not say it.
+    Column("namespace", Text),
+    Column("definitions", JSONB),
     CheckConstraint("(retired_at IS NULL) = (reason IS NULL)", name="retired"),
 )
 

@@ -23,6 +23,7 @@ from orchestrator.faces.cli import (
     running,
     showing,
     watching,
+    why,
 )
 from orchestrator.faces.cli.common import INTERRUPTED, report
 from orchestrator.faces.demo import demo
@@ -87,6 +88,7 @@ for panel, verb, command in (
     (_MEND, "terminate", mending.terminate),
     (_LOOK, "list", asking.list_),
     (_LOOK, "show", showing.show),
+    (_LOOK, "why", why.why),
     (_LOOK, "history", asking.history),
     (_LOOK, "watch", watching.watch),
     (_LOOK, "graph", asking.graph),

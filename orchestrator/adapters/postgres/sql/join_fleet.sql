@@ -3,6 +3,6 @@
 WITH forgotten AS (
     DELETE FROM worker WHERE retired_at < clock_timestamp() - interval '7 days'
 )
-INSERT INTO worker (id, label, lease_until, presence_key)
-VALUES ($1, $2, clock_timestamp() + $3::interval, $4)
+INSERT INTO worker (id, label, lease_until, presence_key, namespace, definitions)
+VALUES ($1, $2, clock_timestamp() + $3::interval, $4, $5, $6::text::jsonb)
 RETURNING clock_timestamp() AS now
