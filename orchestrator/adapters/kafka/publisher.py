@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # ships n
 from aiokafka.errors import MessageSizeTooLargeError  # type: ignore[import-untyped]  # ships no types
 from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyped]  # ships no types
 
-from orchestrator.adapters.kafka.records import headers_of, value_of
+from orchestrator.adapters.kafka.records import Outgoing, records_of
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
 from orchestrator.adapters.kafka.topic import ensure_topic, require_count
 from orchestrator.errors import PublishError
@@ -27,13 +27,16 @@ from orchestrator.ports import FeedEvent
 
 logger = logging.getLogger(__name__)
 
+Place = tuple[str, int]
+"""A topic and one of its partitions."""
+
 _partition_of_key = DefaultPartitioner()
 
 
 @lru_cache(maxsize=16_384)
-def partition_of(saga_id: str, partitions: int) -> int:
+def partition_of(key: bytes, partitions: int) -> int:
     """Kafka's own default (murmur2 of the key), over a pinned number of partitions."""
-    chosen: int = _partition_of_key(saga_id.encode(), range(partitions), [])
+    chosen: int = _partition_of_key(key, range(partitions), [])
     return chosen
 
 
@@ -46,15 +49,16 @@ class _Batch:
         self._largest = 0
         self._largest_name = ""
 
-    def add(self, event: FeedEvent) -> bool:
+    def add(self, record: Outgoing) -> bool:
         """False when the batch is full; the first record always fits."""
-        key, value = event.row.saga_id.encode(), value_of(event)
-        added = self.builder.append(timestamp=None, key=key, value=value, headers=headers_of(event))
+        added = self.builder.append(
+            timestamp=None, key=record.key, value=record.value, headers=record.headers
+        )
         if added is None:
             return False
         if added.size > self._largest:
             self._largest = added.size
-            self._largest_name = f"saga {event.row.saga_id} version {event.row.version}"
+            self._largest_name = record.told
         if added.size > self._limit:
             raise self.too_large(f"the limit is {self._limit} bytes")
         return True
@@ -75,10 +79,11 @@ class KafkaPublisher:
         """Hand events over in order; return when all replicas in sync have all of them."""
         if self._failed:
             raise PublishError("this publisher has failed before; open a new one")
-        by_partition: defaultdict[int, list[FeedEvent]] = defaultdict(list)
+        by_partition: defaultdict[Place, list[Outgoing]] = defaultdict(list)
         for event in events:
-            partition = partition_of(event.row.saga_id, self._settings.partitions)
-            by_partition[partition].append(event)
+            for record in records_of(event, self._settings):
+                partition = partition_of(record.key, self._settings.partitions)
+                by_partition[record.topic, partition].append(record)
         if by_partition:
             await self._send_all(by_partition)
 
@@ -96,7 +101,7 @@ class KafkaPublisher:
         except BROKER_ERRORS as error:
             logger.warning("a Kafka producer could not be taken apart: %r", error)
 
-    async def _send_all(self, by_partition: Mapping[int, Sequence[FeedEvent]]) -> None:
+    async def _send_all(self, by_partition: Mapping[Place, Sequence[Outgoing]]) -> None:
         limit = self._settings.publish_timeout
         sends = [asyncio.create_task(self._send(*run)) for run in by_partition.items()]
         self._failed = True  # until all is acknowledged: a cancelled publish has failed too
@@ -113,9 +118,9 @@ class KafkaPublisher:
             raise PublishError(f"{self._where} did not acknowledge within {limit:g} s")
         self._failed = False
 
-    async def _send(self, partition: int, events: Sequence[FeedEvent]) -> None:
-        topic = self._settings.topic
-        for batch in self._pack(events):
+    async def _send(self, place: Place, records: Sequence[Outgoing]) -> None:
+        topic, partition = place
+        for batch in self._pack(records):
             try:
                 sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
                 await sent
@@ -124,13 +129,13 @@ class KafkaPublisher:
             except BROKER_ERRORS as error:
                 raise PublishError(f"{self._where} refused records: {error!r}") from error
 
-    def _pack(self, events: Sequence[FeedEvent]) -> Iterator[_Batch]:
+    def _pack(self, records: Sequence[Outgoing]) -> Iterator[_Batch]:
         batch = self._new_batch()
-        for event in events:
-            if not batch.add(event):
+        for record in records:
+            if not batch.add(record):
                 yield batch
                 batch = self._new_batch()
-                batch.add(event)
+                batch.add(record)
         yield batch
 
     def _new_batch(self) -> _Batch:

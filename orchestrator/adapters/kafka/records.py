@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC
 from urllib.parse import quote
 
+from orchestrator.adapters.kafka.settings import KafkaSettings
 from orchestrator.ports import FeedEvent
 
 Headers = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record on its way; `told` names what it is made of, for people."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Headers
+    told: str
+
+
+def records_of(event: FeedEvent, settings: KafkaSettings) -> Iterator[Outgoing]:
+    """The records that an event is published as, in order."""
+    told = f"saga {event.row.saga_id} version {event.row.version}"
+    key = event.row.saga_id.encode()
+    yield Outgoing(settings.topic, key, value_of(event), headers_of(event), told)
 
 
 def value_of(event: FeedEvent) -> bytes:
