@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[int, tuple[float, float]]] = {
     "drain worker": (2, (0, 0)),
     "stop worker past its lease": (1, (28, 30)),
     "stop worker, cut its presence": (3, (2.5, 4)),
+    "stop worker, hold its append": (2, (3, 4)),
     "kill relay": (1, (0, 0)),
     "drain relay": (1, (0, 0)),
     "stop relay past its lease": (2, (17, 19)),
