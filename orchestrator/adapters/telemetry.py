@@ -41,6 +41,9 @@ _COUNTS = {
     "published_events": ("saga_published_events", "Events that the broker acknowledged."),
     "relay_terms": ("saga_relay_terms", "Times this relay took over the checkpoint."),
     "relay_failures": ("saga_relay_failures", "Times this relay went back to its checkpoint."),
+    "consumed_records": ("saga_consumed_records", "Records of topics that were taken in."),
+    "dead_letters": ("saga_dead_letters", "Records that could not be taken in, and were kept."),
+    "stopped_partitions": ("saga_stopped_partitions", "Times an error stopped a partition."),
     "relays_fenced": ("saga_relays_fenced", "Times another relay took the checkpoint away."),
 }
 
