@@ -515,6 +515,7 @@ class Filter:
     before: str | None = None
     limit: int = 50
     parent: str | None = None
+    key: str | None = None
 
 
 class ReadModel(Protocol):

@@ -8,7 +8,7 @@ from orchestrator.adapters.kafka.consumer import ConsumerSettings, KafkaConsumer
 from orchestrator.adapters.kafka.dead_letters import KafkaDeadLetters
 from orchestrator.adapters.kafka.publisher import KafkaPublisher, open_publisher
 from orchestrator.adapters.kafka.settings import KafkaSettings
-from orchestrator.adapters.kafka.topic import TopicReport, check, ensure_topic
+from orchestrator.adapters.kafka.topic import TopicReport, check, count_partitions, ensure_topic
 
 __all__ = [
     "ConsumerSettings",
@@ -18,6 +18,7 @@ __all__ = [
     "KafkaSettings",
     "TopicReport",
     "check",
+    "count_partitions",
     "ensure_topic",
     "open_publisher",
 ]

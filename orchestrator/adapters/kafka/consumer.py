@@ -322,11 +322,11 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # its base ha
         self._owner = owner
         self._consumer = consumer
 
-    async def on_partitions_revoked(self, revoked: Any) -> None:
+    async def on_partitions_revoked(self, revoked: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # awaited by aiokafka
         del revoked  # aiokafka gives all of them back, always
         await self._owner._give_back(self._consumer)  # noqa: SLF001 - two halves of one thing
 
-    async def on_partitions_assigned(self, assigned: Any) -> None:
+    async def on_partitions_assigned(self, assigned: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # awaited by aiokafka
         self._owner.assigned(tuple(assigned))
 
 

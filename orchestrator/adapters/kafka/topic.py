@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,6 +33,16 @@ async def ensure_topic(settings: KafkaSettings) -> bool:
 async def check(settings: KafkaSettings) -> TopicReport:
     """Look at the brokers and the topic. UnavailableError when no broker answers."""
     return await _with_admin(settings, _inspect)
+
+
+async def count_partitions(settings: KafkaSettings, topics: Sequence[str]) -> dict[str, int]:
+    """The partitions of those *topics* that there are. UnavailableError when no broker answers."""
+
+    async def count(admin: Any, _: KafkaSettings) -> dict[str, int]:
+        found = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
+        return {topic: found[topic] for topic in topics if topic in found}
+
+    return await _with_admin(settings, count)
 
 
 async def _create_topic(admin: Any, settings: KafkaSettings) -> bool:
