@@ -43,6 +43,7 @@ class Field:
     logs: Path
     topic: str = field(default_factory=lambda: f"orders-{uuid.uuid4()}")
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    log_of: dict[int, Path] = field(default_factory=dict)
     poison: set[tuple[str, int, int]] = field(default_factory=set)
 
     @property
@@ -64,13 +65,19 @@ class Field:
             SAGA_KAFKA_BOOTSTRAP_SERVERS=self.servers, SAGA_KAFKA_GROUP=GROUP + self.topic,
             SAGA_KAFKA_DEAD_LETTERS=self.dead, SAGA_KAFKA_SESSION_TIMEOUT="1.5",
         )  # fmt: skip
-        with (self.logs / f"consumer-{len(list(self.logs.iterdir()))}.log").open("wb") as out:
+        log = self.logs / f"consumer-{len(list(self.logs.iterdir()))}.log"
+        with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator", "consume"],
                 env=there, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         self.running.append(process)
+        self.log_of[process.pid] = log
         return process
+
+    def reading(self) -> list[subprocess.Popen[bytes]]:
+        """The processes that the group gave a part to."""
+        return [one for one in self.running if ": reads " in self.log_of[one.pid].read_text()]
 
     def end(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         """Send a signal and see the process gone: at once, or in good order."""
@@ -196,10 +203,12 @@ async def test_consumers_killed_and_rebalanced_start_each_saga_once_and_lose_non
         await asyncio.sleep(chance.uniform(0.0, 0.3))
         if turn % 8 == 7:
             number = signal.SIGKILL if kills % 3 != 2 else signal.SIGTERM
-            place.end(chance.choice(place.running), number)
+            until(lambda: bool(place.reading()))
+            place.end(chance.choice(place.reading()), number)
             kills += 1
             place.start()
     caught_up(place, 120 + RECORDS / 20)
+    until(lambda: len(place.reading()) == MEMBERS)
     for process in list(place.running):
         place.end(process, signal.SIGTERM)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +31,9 @@ from orchestrator.ports import DeadLetters, Intake, Record, Telemetry
 log = logging.getLogger(__name__)
 
 _SAY_EVERY = 30.0
+
+Place = tuple[str, int]
+"""A topic and one of its partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class ConsumerSettings:
 class KafkaConsumer:
     """One member of *group*: brings the records of *topics* to an intake.
 
-    `stopped` says which partitions an error stopped, by topic and number; the others go on.
+    *assigned* hears which partitions are ours whenever they were dealt anew, before any of their
+    records comes. `stopped` says which partitions an error stopped, by topic and number; the others go on.
     """
 
     def __init__(
@@ -78,6 +82,8 @@ class KafkaConsumer:
         dead_letters: DeadLetters,
         telemetry: Telemetry,
         options: ConsumerSettings | None = None,
+        *,
+        assigned: Callable[[Sequence[Place]], None] | None = None,
     ) -> None:
         self._settings = settings
         self._topics = tuple(dict.fromkeys(topics))
@@ -91,6 +97,7 @@ class KafkaConsumer:
             cap=timedelta(seconds=self._options.backoff_limit),
         )
         self._turns = asyncio.Semaphore(self._options.concurrency)
+        self._on_assigned = assigned
         self._held: dict[Any, Lanes] = {}
         self._told_missing: set[str] = set()
         self._committing = asyncio.Lock()
@@ -277,6 +284,8 @@ class KafkaConsumer:
     def assigned(self, places: Sequence[Any]) -> None:
         """The group gave us these partitions."""
         self._held = {place: self._new_lanes() for place in places}
+        if self._on_assigned is not None:
+            self._on_assigned([(place.topic, place.partition) for place in places])
         if places:
             told = ", ".join(sorted(f"{place.topic}/{place.partition}" for place in places))
             log.info("group %s: reads %s", self._group, told)
