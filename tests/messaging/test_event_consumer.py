@@ -284,7 +284,8 @@ async def test_without_a_database_no_gap_is_imagined_after_partitions_were_dealt
     async with running(one):
         version = 0
         for _ in range(2):  # a second member takes its part, goes on with it, and gives it back
-            async with running(member()):
+            async with running(other := member()):
+                await until(lambda: bool(other._running and other._running._held))
                 for _ in range(5):
                     version += 1
                     publish(bare.servers, bare.topic, [(s, version) for s in sagas])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -383,14 +384,16 @@ async def test_a_handler_that_is_called_away_commits_nothing_even_if_it_will_not
     inside, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @consumer.on()
-    async def stubborn(event: Event, db: AsyncSession) -> None:
-        await book(event, db)
+    async def stubborn(event: Event, db: asyncpg.Connection) -> None:
+        await db.execute("INSERT INTO ledger VALUES ($1, $2)", event.saga_id, event.version)
         inside.set()
         while not go.is_set():
             try:
                 await go.wait()
             except asyncio.CancelledError:
                 continue
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+            await db.execute("INSERT INTO ledger VALUES ('too late', 0)")
         ended.set()
 
     taking = asyncio.create_task(consumer.take(event_record("s", 1), 1))
@@ -432,6 +435,31 @@ async def test_a_replay_and_new_events_of_its_saga_do_not_overtake_each_other(
     await consumer.replay("s")
 
     assert order == list(range(1, 16))
+
+
+async def test_two_replays_of_one_saga_have_one_effect(books: Books) -> None:
+    one, two = books.consumer(attempts=1), books.consumer(attempts=1)
+    broken, inside, go = True, asyncio.Event(), asyncio.Event()
+
+    async def slow(event: Event, db: AsyncSession) -> None:
+        if broken:
+            raise ValueError("no")
+        await book(event, db)
+        inside.set()
+        await go.wait()
+
+    for consumer in (one, two):
+        consumer.on()(slow)
+    await take(one, event_record("s", 1), event_record("s", 2))
+    broken = False
+    first = asyncio.create_task(one.replay("s"))
+    await inside.wait()
+    second = asyncio.create_task(two.replay("s"))
+    await _somebody_waits_for_a_lock(books)
+    go.set()
+
+    assert await first + await second == 2
+    assert await books.booked() == [("s", 1), ("s", 2)]
 
 
 async def _somebody_waits_for_a_lock(books: Books) -> None:
