@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from orchestrator.messaging import consumer_tables, create_tables
 from tests.docs.pages import DOCS, Page
 from tests.faces.cli.prompt import environment, process
 from tests.kafka_reader import read_topic
-from tests.messaging.records import event_record
+from tests.messaging.records import event_record, new_topic
 from tests.messaging.records import publish as publish_events
 
 pytestmark = pytest.mark.kafka
@@ -65,6 +66,7 @@ def test_the_page_for_inbound_does_what_it_says(dsn: str, kafka: str, tmp_path: 
     write(INBOUND, tmp_path)
     there = {
         "SAGA_DATABASE_URL": dsn, "SAGA_KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "SAGA_KAFKA_TOPIC": f"events-{uuid.uuid4()}",
         "SAGA_KAFKA_DEAD_LETTERS": "shop.dead", "SAGA_KAFKA_GROUP": f"shop-{os.getpid()}",
     }  # fmt: skip
     [script] = INBOUND.blocks("sh")
@@ -81,7 +83,7 @@ def test_the_page_for_inbound_does_what_it_says(dsn: str, kafka: str, tmp_path: 
 
     assert "topic shop.orders, 3 partitions" in said
     listed = run([sys.executable, "-m", "orchestrator", "list", "--json"], tmp_path, **there)
-    [one] = [json.loads(line) for line in listed.splitlines()]
+    [one] = json.loads(listed)
     assert (one["key"], one["status"], one["correlation_id"]) == ("o-1", "completed", "request-7")
     [dead] = read_topic(kafka, "shop.dead")
     headers = {
@@ -126,35 +128,36 @@ async def until(dsn: str, query: str, holds: Callable[[list[tuple[object, ...]]]
             await asyncio.sleep(0.05)
 
 
-def publish(kafka: str, *ends: tuple[str, int, str]) -> None:
+def publish(kafka: str, topic: str, *ends: tuple[str, int, str]) -> None:
     """Events (saga id, version, type), all of one partition."""
     from confluent_kafka import Producer
 
     producer = Producer({"bootstrap.servers": kafka})
     for saga_id, version, type_ in ends:
         record = event_record(saga_id, version, type_=type_, data='{"output": "ok"}')
-        producer.produce(
-            "saga.events", record.value, saga_id, partition=0, headers=list(record.headers)
-        )
+        producer.produce(topic, record.value, saga_id, partition=0, headers=list(record.headers))
     assert producer.flush(20) == 0
 
 
 async def test_the_page_for_consumers_does_what_it_says(
     dsn: str, kafka: str, tmp_path: Path
 ) -> None:
-    create(kafka, "saga.events")
-    write(CONSUMING, tmp_path)
+    topic = new_topic(kafka)
+    program = write(CONSUMING, tmp_path)[0]
+    # The default topic belongs to everybody who shares the broker.
+    text, made = program.read_text("utf-8"), "EventConsumer(SERVERS, "
+    program.write_text(text.replace(made, f"{made}topic={topic!r}, "), "utf-8")
     there = {"SHIPPING_DATABASE_URL": dsn, "SAGA_KAFKA_BOOTSTRAP_SERVERS": kafka}
     await create_tables(dsn)
     await rows(dsn, "CREATE TABLE tour (order_saga text PRIMARY KEY, result text)")
     # One that was met before, at version 1, and whose second event is lost.
-    publish_events(kafka, "saga.events", [("gap", 1)], partition=0)
-    publish(kafka, ("one", 1, "SagaCompleted"), ("one", 1, "SagaCompleted"))
-    publish(kafka, ("lost", 1, "SagaCompensated"), ("lost", 2, "SagaTerminated"))
+    publish_events(kafka, topic, [("gap", 1)], partition=0)
+    publish(kafka, topic, ("one", 1, "SagaCompleted"), ("one", 1, "SagaCompleted"))
+    publish(kafka, topic, ("lost", 1, "SagaCompensated"), ("lost", 2, "SagaTerminated"))
     with shipping(tmp_path, **there):
         await until(dsn, "SELECT version FROM saga_parked", lambda found: len(found) == 2)
         assert await rows(dsn, "SELECT * FROM tour") == [("one", "ok")]
-        publish(kafka, ("gap", 3, "SagaCompleted"))
+        publish(kafka, topic, ("gap", 3, "SagaCompleted"))
 
     await rows(dsn, "CREATE TABLE lost (order_saga text)")
     assert run([sys.executable, "replay.py"], tmp_path, **there) == "lost 2\n"
