@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos up
+.PHONY: help demo test lint bench chaos mutants up
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -30,10 +30,13 @@ lint: $(READY) ## format, lint, both type checkers, the layers of the house
 bench: $(READY) ## throughput and latency beside the limits of this machine
 	@$(BIN)/python -m benchmarks
 
-chaos: $(READY) ## 100,000 random lives, then half an hour of faults (CHAOS_SIZE=release for longer)
+chaos: $(READY) ## 100,000 random lives, 100,000 worlds, then a quarter of an hour of faults (CHAOS_SIZE=release for longer)
 	@LAW_EXAMPLES=$${LAW_EXAMPLES:-100000} $(BIN)/python -m pytest tests/properties
 	@MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest tests/faults/test_store_model.py --timeout=0
 	@SIM_SEEDS=$${SIM_SEEDS:-100000} CHAOS_SIZE=$${CHAOS_SIZE:-nightly} CHAOS_MINUTES=$${CHAOS_MINUTES:-10} $(BIN)/python -m pytest -m chaos --timeout=0
+
+mutants: $(READY) ## plant one bug after another: each must be found
+	@$(BIN)/python -m pytest --numprocesses=2 tests/simulation/test_simulation.py -k planted_bug -v
 
 up: $(READY) ## worker, relay and an embedded Postgres in one process
 	@$(BIN)/saga up
