@@ -353,12 +353,20 @@ class Inbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeedEvent:
-    """An event with what a reader outside needs to know of its instance."""
+    """An event with what a reader outside needs to know of its instance.
+
+    `turn` is the type of the last of `domain.standing.TURNS` before it, told with the events that
+    lead back to it, `domain.standing.REPAIRS`; else empty.
+    """
 
     row: EventRow
     saga_name: str
     saga_version: int
     correlation_id: str
+    key: str | None = None
+    parent: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
