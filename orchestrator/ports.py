@@ -23,6 +23,14 @@ Definition = tuple[str, int]
 
 # ---------------------------------------------------------------------------- the event store
 
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+"""The largest record that is published: an event with all that goes along with it."""
+
+EVENT_DATA_LIMIT = MAX_RECORD_BYTES - 256 * 1024
+"""The most bytes of `data` that an event may have. What is left is more than the rest of a record
+can take: ids, names and paths, and three times over a context of 16 KiB whose text may treble when
+it is escaped. So no event that is in the log is too large to be published."""
+
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
