@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos mutants up
+.PHONY: help demo test lint bench chaos mutants contract up
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -37,6 +37,9 @@ chaos: $(READY) ## 100,000 random lives, 100,000 worlds, then a quarter of an ho
 
 mutants: $(READY) ## plant one bug after another: each must be found
 	@$(BIN)/python -m pytest --numprocesses=2 tests/simulation/test_simulation.py -k planted_bug -v
+
+contract: $(READY) ## write docs/events anew: JSON Schemas and AsyncAPI (RELEASE=1 promises them to readers)
+	@$(BIN)/python -m orchestrator.faces.contract docs/events $(if $(RELEASE),--release)
 
 up: $(READY) ## worker, relay and an embedded Postgres in one process
 	@$(BIN)/saga up

@@ -17,7 +17,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_VERSIONS: Mapping[str, int] = {}
 """Types of events whose schema is not at version 1 any more."""
 
-STATE_ID = "urn:saga-orchestrator:state:1"
+STATE_TYPE = "saga.StateChanged"
+STATE_ID = "urn:saga-orchestrator:state:StateChanged:1"
 
 Schema = dict[str, Any]
 
@@ -107,7 +108,7 @@ def state_schema() -> Schema:
     }  # fmt: skip
     why = {"output": _ANY_JSON, "reason": _TEXT, "step": _TEXT, "failure": _FAILURE}
     told = "Where an instance stands; `waiting` is `running` here."
-    return _closed(STATE_ID, "State", told, always | why, list(always))
+    return _closed(STATE_ID, "StateChanged", told, always | why, list(always))
 
 
 def _closed(id_: str, title: str, told: str, properties: Schema, required: list[str]) -> Schema:

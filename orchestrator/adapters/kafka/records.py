@@ -13,15 +13,13 @@ from datetime import UTC
 from urllib.parse import quote
 
 from orchestrator.adapters.codec_events import read_event
-from orchestrator.adapters.event_schemas import STATE_ID, schema_id
+from orchestrator.adapters.event_schemas import STATE_ID, STATE_TYPE, schema_id
 from orchestrator.adapters.kafka.settings import KafkaSettings
 from orchestrator.domain.events import EVENT_TYPES, SagaCompleted, Status
 from orchestrator.domain.standing import REPAIRS, standing
 from orchestrator.ports import FeedEvent
 
 Headers = list[tuple[str, bytes]]
-
-STATE_TYPE = "saga.StateChanged"
 
 
 @dataclass(frozen=True, slots=True)
