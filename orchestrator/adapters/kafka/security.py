@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.conn import create_conn  # type: ignore[import-untyped]  # ships no types
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # ships no types
+from aiokafka.errors import (  # type: ignore[import-untyped]  # ships no types
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 
 from orchestrator.errors import InvalidInputError
 
@@ -44,7 +49,14 @@ def arguments(asked: KafkaSecurity) -> dict[str, Any]:
         given["ssl_context"] = _context(asked)
     if protocol.startswith("SASL"):
         given |= _sasl(asked, protocol)
+        logging.getLogger("aiokafka.conn").addFilter(_holds_no_secret)
     return {} if protocol == "PLAINTEXT" else given
+
+
+def _holds_no_secret(record: logging.LogRecord) -> bool:
+    """Whether a line may be logged: at DEBUG aiokafka tells its requests, the password included."""
+    told = record.args if isinstance(record.args, tuple) else ()
+    return not any(type(part).__name__.startswith("SaslAuthenticate") for part in told)
 
 
 def _refuse_idle(asked: KafkaSecurity, protocol: str) -> None:
@@ -121,31 +133,52 @@ def _told(error: Exception) -> str:
 
 
 async def explain(servers: str, security: Mapping[str, Any], limit: float) -> str:
-    """Why no secured connection can be made, in words that help; empty when that is not why."""
-    if not security:
-        return ""
+    """Why no connection can be made, in words that help; empty when that is not the reason."""
     for server in servers.split(","):
-        host, _, port = server.strip().rpartition(":")
         try:
-            async with asyncio.timeout(limit):
-                connection = await create_conn(
-                    host, int(port), request_timeout_ms=int(limit * 1000), **security
-                )
-            connection.close()
+            await _try(server.strip(), security, limit)
         except ssl.SSLCertVerificationError as error:
             return (
                 f"the certificate of {server} is not to be trusted: {error.verify_message}; "
                 "SAGA_KAFKA_SSL_CAFILE must hold the certificate that signed it"
             )
-        except ssl.SSLError as error:
-            return f"{server} and we agree on no TLS: {error.reason or error!r}"
-        except KafkaError as error:
-            if "uthentic" in repr(error) or "Sasl" in repr(error):
-                return f"{server} does not let us in: {error!r}; see SAGA_KAFKA_SASL_..."
-            return f"{server} ended the connection: {error!r}; does it speak this protocol?"
-        except (OSError, ValueError, TimeoutError):
+        except UnsupportedSaslMechanismError:
+            mechanism = security["sasl_mechanism"]
+            return f"{server} does not support {mechanism}; change SAGA_KAFKA_SASL_MECHANISM"
+        except SaslAuthenticationFailed as error:
+            told = str(error).partition(": ")[2] or "no reason given"
+            return (
+                f"{server} does not let us in: {told}; see SAGA_KAFKA_SASL_USERNAME, ..._PASSWORD"
+            )
+        except (ssl.SSLError, KafkaError, ConnectionError, TimeoutError) as error:
+            if isinstance(error, ConnectionRefusedError):
+                continue
+            return _disagreement(server, security, error)
+        except (OSError, ValueError):
             continue
     return ""
+
+
+async def _try(server: str, security: Mapping[str, Any], limit: float) -> None:
+    host, _, port = server.rpartition(":")
+    async with asyncio.timeout(limit):
+        connection = await create_conn(
+            host.strip("[]"), int(port), request_timeout_ms=int(limit * 1000), **security
+        )
+    connection.close()
+
+
+def _disagreement(server: str, security: Mapping[str, Any], error: BaseException) -> str:
+    """The broker answers, and not as it should: mostly it speaks another protocol."""
+    protocol = security.get("security_protocol", "PLAINTEXT")
+    told = getattr(error, "reason", None) or str(error) or type(error).__name__
+    hint = ""
+    if "ssl_context" in security:
+        hint = ", or does it want a certificate of ours (SAGA_KAFKA_SSL_CERTFILE)"
+    return (
+        f"{server} ends the conversation ({told}); SAGA_KAFKA_SECURITY_PROTOCOL is {protocol}: "
+        f"does it speak {protocol}{hint}?"
+    )
 
 
 _VARIABLES = {
