@@ -11,10 +11,22 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary, to_binary
 from cloudevents.core.formats.json import JSONFormat
 
+from orchestrator import Orchestrator, Saga, WorkflowContext, step
+from orchestrator.adapters.codec import PAYLOAD_LIMIT, JsonCodec
 from orchestrator.adapters.kafka import KafkaSettings, open_publisher
-from orchestrator.errors import InvalidInputError, UnavailableError
-from orchestrator.ports import FeedEvent
-from tests.feed_events import feed_event
+from orchestrator.adapters.memory import MemoryDatabase
+from orchestrator.adapters.telemetry import SilentTelemetry
+from orchestrator.domain import events as ev
+from orchestrator.errors import (
+    InvalidInputError,
+    PayloadTooLargeError,
+    PublishError,
+    UnavailableError,
+)
+from orchestrator.ports import EVENT_DATA_LIMIT, MAX_RECORD_BYTES, EventRow, FeedEvent
+from orchestrator.runtime.journal import meta_of
+from orchestrator.runtime.service import CONTEXT_LIMIT, KEY_LIMIT
+from tests.feed_events import NOON, feed_event
 from tests.kafka_reader import Read, read_topic
 
 pytestmark = pytest.mark.kafka
@@ -215,3 +227,77 @@ def test_names_of_topics_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match=said):
         KafkaSettings("127.0.0.1:9092", topic, state_topic=state_topic)
+
+
+# ---------------------------------------------------------------------------- size
+
+
+NASTY = ("\x01", '"', "\\", "é", "😀", "\u2028", "\x7f")
+
+
+def worst(character: str, *, type_: str, name: str) -> FeedEvent:
+    """The largest event that there can be: all that goes along is at its limit too."""
+    room = CONTEXT_LIMIT // 4 - 100
+    text = character * (room // len(spelled(character)))
+    context = WorkflowContext(
+        correlation_id=text, causation_id=text, user_id=text[: len(text) // 2],
+        trace_id=text[: len(text) // 2], span_id="b7ad6b7169203331", tags={"tag": text},
+    )  # fmt: skip
+    service = Orchestrator(MemoryDatabase().store(), JsonCodec(), SilentTelemetry())
+    key = "ü" * KEY_LIMIT
+    request = service.request(Saga(name, version=1, body=idle), 1, key=key, context=context)
+    assert len(request.context.encode()) > CONTEXT_LIMIT * 0.9
+    shell = len(json.dumps({"output": ""}))
+    inside = character * ((EVENT_DATA_LIMIT - shell) // len(spelled(character)))
+    data = json.dumps({"output": inside}, ensure_ascii=False)
+    data += " " * (EVENT_DATA_LIMIT - len(data.encode()))
+    row = EventRow(
+        request.saga_id, 2**31 - 1, type_, "n" * 100 + "/9999@999#999" * 50, 2**31 - 1, 2**31 - 1,
+        data, meta_of(json.loads(request.context)), NOON, b"", 2**63 - 1,
+    )  # fmt: skip
+    assert len(data.encode()) == EVENT_DATA_LIMIT
+    return FeedEvent(
+        row, name, 2**31 - 1, request.correlation_id, key, request.saga_id, request.tags
+    )
+
+
+def spelled(character: str) -> bytes:
+    return json.dumps(character, ensure_ascii=False).encode()[1:-1]
+
+
+@step
+async def idle(value: int, ctx: WorkflowContext) -> int:
+    return value
+
+
+@pytest.mark.parametrize("character", NASTY, ids=ascii)
+async def test_the_largest_event_that_can_be_recorded_is_published_and_read(
+    settings: KafkaSettings, character: str
+) -> None:
+    event = worst(character, type_="SagaCompleted", name="n" * 100)
+    await publish(settings, event)
+
+    [record], [state] = events(settings), states(settings)
+
+    assert json.loads(record.value)["data"] == json.loads(event.row.data)
+    assert json.loads(state.value)["output"] == json.loads(event.row.data)["output"]
+    head = sum(len(name) + len(text) for name, text in record.headers)
+    assert len(record.value) + head < MAX_RECORD_BYTES - 64 * 1024, "room to spare"
+
+
+def test_a_payload_that_is_accepted_leaves_room_for_the_rest_of_its_event() -> None:
+    for character in NASTY:
+        count = (PAYLOAD_LIMIT - 2) // len(spelled(character))
+        output = JsonCodec().encode(character * count, str)
+        event = ev.StepSucceeded("n" * 2_000, "s" * 100, 1, output, 1e15)
+        assert len(output.encode()) > PAYLOAD_LIMIT - 12
+        assert len(JsonCodec().encode_event(event)[3].encode()) < EVENT_DATA_LIMIT - 512 * 1024
+        with pytest.raises(PayloadTooLargeError):
+            JsonCodec().encode(character * (count + 1), str)
+
+
+async def test_a_refused_size_names_the_record_that_is_too_large(kafka: str) -> None:
+    settings = KafkaSettings(kafka, f"test-{uuid.uuid4()}", max_record_bytes=10_000)
+    large = feed_event("s1", 2, data=json.dumps("x" * 20_000))
+    with pytest.raises(PublishError, match=r"saga s1 version 2 has 20\d\d\d bytes"):
+        await publish(settings, large)

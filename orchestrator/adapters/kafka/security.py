@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka.conn import create_conn  # type: ignore[import-untyped]  # ships no types
+from aiokafka.conn import AIOKafkaConnection  # type: ignore[import-untyped]  # ships no types
 from aiokafka.errors import (  # type: ignore[import-untyped]  # ships no types
     KafkaError,
     SaslAuthenticationFailed,
@@ -161,11 +161,16 @@ async def explain(servers: str, security: Mapping[str, Any], limit: float) -> st
 
 async def _try(server: str, security: Mapping[str, Any], limit: float) -> None:
     host, _, port = server.rpartition(":")
-    async with asyncio.timeout(limit):
-        connection = await create_conn(
-            host.strip("[]"), int(port), request_timeout_ms=int(limit * 1000), **security
-        )
-    connection.close()
+    connection = AIOKafkaConnection(
+        host.strip("[]"), int(port), request_timeout_ms=int(limit * 1000), **security
+    )
+    try:
+        async with asyncio.timeout(limit):
+            await connection.connect()
+    finally:
+        # TLS says goodbye; whoever ends its loop right now would leave an open socket behind.
+        if (closed := connection.close()) is not None:
+            await asyncio.wait({closed}, timeout=0.5)
 
 
 def _disagreement(server: str, security: Mapping[str, Any], error: BaseException) -> str:
