@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -40,10 +41,16 @@ async def ensure_topic(settings: KafkaSettings) -> bool:
 
 
 async def ensure_topics(settings: KafkaSettings, names: Iterable[str]) -> tuple[str, ...]:
-    """Create those of *names* that are missing; the ones that this call made."""
+    """Create those of *names* that are missing; the ones that this call made.
+
+    When it returns the broker knows them: it answers a little before that.
+    """
 
     async def create(admin: Any, settings: KafkaSettings) -> tuple[str, ...]:
-        return tuple([name for name in names if await _create(admin, settings, name)])
+        made = tuple([name for name in names if await _create(admin, settings, name)])
+        while not {t["topic"] for t in await admin.describe_topics()}.issuperset(made):  # noqa: ASYNC110 - a broker tells nobody
+            await asyncio.sleep(0.05)
+        return made
 
     return await _with_admin(settings, create)
 
