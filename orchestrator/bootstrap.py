@@ -16,6 +16,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -26,7 +27,7 @@ from pydantic import Field, SecretStr
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.kafka import KafkaSettings, TopicReport, check, open_publisher
-from orchestrator.adapters.postgres import checkup, schema
+from orchestrator.adapters.postgres import checkup, retention, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.saga import Saga
@@ -37,7 +38,7 @@ from orchestrator.errors import (
     OrchestratorError,
     UnavailableError,
 )
-from orchestrator.ports import Finding, Store, Telemetry, Verdict
+from orchestrator.ports import Finding, Removable, Removed, Store, Telemetry, Verdict
 from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.service import Orchestrator
 from orchestrator.runtime.worker import Worker, WorkerSettings
@@ -264,6 +265,23 @@ async def schema_of(settings: Settings) -> tuple[str | None, str]:
     """The revision that the database is at, and the one that this code wants."""
     async with open_database(settings) as database:
         return await asyncio.to_thread(_migrate().current, database.dsn), schema.head()
+
+
+async def removable(settings: Settings, before: datetime, name: str | None) -> Removable:
+    """What `prune` would remove. Changes nothing."""
+    async with open_database(settings) as database:
+        return await retention.look(database.dsn, before, name)
+
+
+async def prune(
+    settings: Settings,
+    before: datetime,
+    name: str | None,
+    progress: Callable[[int], None] | None = None,
+) -> Removed:
+    """Remove what ended before *before*, of one saga where *name* is given."""
+    async with open_database(settings) as database:
+        return await retention.remove(database.dsn, before, name, progress)
 
 
 async def _migrate_if_needed(dsn: str) -> None:

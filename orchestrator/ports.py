@@ -670,3 +670,22 @@ class Finding:
     subject: str
     verdict: Verdict
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removable:
+    """What `saga prune` finds that ended before a day: how much, and how much of it has to stay for now."""
+
+    sagas: int
+    events: int
+    unpublished: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `saga prune` removed, and the months of the log that were dropped with it."""
+
+    sagas: int
+    events: int
+    months: tuple[str, ...]
