@@ -41,9 +41,9 @@ def test_with_yes_it_is_gone(saga: Prompt, ended: str) -> None:
 
 
 def test_what_is_not_published_stays_and_it_says_so(saga: Prompt, ended: str, dsn: str) -> None:
-    asyncio.run(
-        execute(dsn, "INSERT INTO relay_cursor (relay, position, epoch) VALUES ('events', 1, 1)")
-    )
+    relay = "INSERT INTO relay_cursor (relay, position, epoch, owner, lease_until) "
+    values = "VALUES ('events', 1, 1, gen_random_uuid(), now())"
+    asyncio.run(execute(dsn, relay + values))
     for yes in ((), ("--yes",)):
         said = saga("prune", "--before", soon(), *yes)
         assert "1 of them stay: a relay has not published them yet" in said.out
