@@ -203,7 +203,7 @@ def test_each_that_waits_gets_a_turn_of_its_own_and_then_may_go(
 def test_who_comes_now_goes_behind_the_line_even_where_a_call_is_left_for_it() -> None:
     bucket = emptied(TEN, NOON)
     for _ in range(3):
-        bucket, until = bucket_after(TEN, bucket, NOON)
+        bucket, _ = bucket_after(TEN, bucket, NOON)
 
     # The first in the line is a little late.
     at = NOON + TEN.each + timedelta(milliseconds=50)
