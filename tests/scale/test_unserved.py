@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 
 import pytest
@@ -17,7 +16,7 @@ from tests.scale.lost import lost
 
 COUNT = 5_000
 BESIDE = 10_000 if FULL else 1_000
-ROUNDS = 3 if FULL else 1
+ROUNDS = 5 if FULL else 1
 SHARE = 0.9
 """What the others keep of their rate at least, where times count."""
 
@@ -41,7 +40,8 @@ async def test_thousands_that_nobody_serves_cost_the_others_nothing_and_go_on_wh
             rates[there].append(await rate(hall))
             queries[there].append(await asked(wire))
         hall.dismiss()
-    without, beside = statistics.median(rates[False]), statistics.median(rates[True])
+    # The best of several: whatever else the machine does makes them slower.
+    without, beside = max(rates[False]), max(rates[True])
     asked_without, asked_beside = min(queries[False]), max(queries[True])
     rows = await hall.side.fetch(
         "SELECT epoch, claims, owner, status, count(*) FROM saga WHERE name = $1 GROUP BY 1, 2, 3, 4",
