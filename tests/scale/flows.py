@@ -26,5 +26,7 @@ async def kill_the_worker(n: int, ctx: WorkflowContext) -> int:
 brief = Saga("brief", 1, echo)
 napping = Saga("napping", 1, sleep(timedelta(seconds=NAP)) >> echo)
 poison = Saga("poison", 1, kill_the_worker)
+CALLS = 100
+limited = Saga("limited", 1, echo.named("call").rate_limit("desk", CALLS, per=1))
 
-SAGAS = (brief, napping, poison)
+SAGAS = (brief, napping, poison, limited)
