@@ -542,8 +542,9 @@ class SharedState(Protocol):
         """Say what became of an admitted call. Opening and closing are `policies.circuit_after`."""
         ...
 
-    async def reserve(self, rate: Rate) -> Held | None:
-        """None: one call was taken out of the allowance. Held: nothing was taken."""
+    async def reserve(self, rate: Rate, turn: datetime | None = None) -> Held | None:
+        """None: one call was taken out of the allowance. Held: nothing was taken, but a place in
+        the line: who comes back with that time as its *turn* goes before who comes now."""
         ...
 
     async def look_up(

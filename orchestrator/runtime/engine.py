@@ -47,6 +47,7 @@ from orchestrator.ports import (
     Store,
     Telemetry,
 )
+from orchestrator.runtime import machine
 from orchestrator.runtime.executor import CUT_OFF, Executor, Prepared, due_in, transaction_of
 from orchestrator.runtime.flows import LiveFlow
 from orchestrator.runtime.journal import Journal
@@ -56,8 +57,8 @@ from orchestrator.runtime.running import Running, is_clean, load
 
 log = logging.getLogger(__name__)
 
-_SOONEST, _LATEST = 1.0, 600.0
-"""Seconds between two looks of a parent at its children that nothing asked for."""
+_SOONEST, _LATEST = 1.0, 6 * 3600.0
+"""Seconds between two looks of a parent at its children that nothing asked for: each costs a claim."""
 
 _ENDING, _LOOK_AGAIN = 10.0, 0.05
 """How long, and how often, a parent looks at a child that has said that it is about to end."""
@@ -454,9 +455,10 @@ class Engine:
     async def _end(self, run: Running) -> None:
         """Record the end, or that a person is needed; a parent hears of an end."""
         parent = run.claim.parent if run.state.status in ENDED else None
+        told, began = False, asyncio.get_running_loop().time()
         if parent is not None:
             # Before it is recorded: an instance that has ended is never looked at again.
-            await self._kin.report_end(run.claim, parent, run.state.status)
+            told = await self._kin.report_end(run.claim, parent, run.state.status)
         try:
             await self._journal.flush(run, due_at=None, keep=False)
         except OwnershipLostError:
@@ -465,10 +467,22 @@ class Engine:
             raise
         if parent is None:
             return
+        # Who was told too early has stopped looking by now, or will before it sees the end.
+        if not told or asyncio.get_running_loop().time() - began > _ENDING / 2:
+            await self._tell_late(run, parent)
         self._store.hints.poke(DUE)
         if (waiting := self.running.get(parent)) is not None:
             waiting.look_at = 0.0
             waiting.woken.set()
+
+    async def _tell_late(self, run: Running, parent: str) -> None:
+        """Tell a parent of an end that is recorded, for as long as this worker may act."""
+        wait = _LOOK_AGAIN
+        while self._may_act() and not await self._kin.report_end(
+            run.claim, parent, run.state.status, recorded=True
+        ):
+            await asyncio.sleep(machine.jittered(wait))
+            wait = min(wait * 2, _SOONEST)
 
 
 def _has_watches(next_: Plan) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Callable
 
 from orchestrator.adapters.postgres.pool import Connection, Database
@@ -83,7 +84,7 @@ class PostgresHints:
                 self._say(reason(error))
             self._pending.clear()
             self._heard.clear()
-            await asyncio.sleep(_RETRY)
+            await asyncio.sleep(random.uniform(_RETRY / 2, _RETRY))
 
     def _say(self, why: str) -> None:
         """Once, and every half minute: a database that is away is asked twice a second."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,9 @@ from orchestrator.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 
-_RETRY = 0.1
+_RETRY, _SLOWEST = 0.1, 1.0
+"""Seconds between two tries to come back: who left together does not come back together, and
+is back before a server that began anew misses anybody."""
 
 
 class Session:
@@ -98,10 +101,12 @@ class Session:
 
     async def _reopen(self) -> None:
         log.info("the %s session with %s was lost", self._purpose, self._database.where)
+        wait = _RETRY
         while not self._closed:
             try:
                 async with self.use():
                     return
             except UnavailableError as error:
                 log.debug("%s session: %s", self._purpose, error)
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(random.uniform(wait / 2, wait))
+                wait = min(wait * 2, _SLOWEST)
