@@ -220,7 +220,7 @@ def initialize_observability(
     enable_prometheus: bool = True,
     enable_tracing: bool = True,
     prometheus_port: int = 9464,
-    prometheus_host: str = "0.0.0.0",  # noqa: S104 - a scraper is another machine as a rule
+    prometheus_host: str = "127.0.0.1",
 ) -> EventTelemetry:
     """Telemetry for this process: metrics over HTTP, spans to `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
@@ -236,7 +236,8 @@ def initialize_observability(
         try:
             server, thread = start_http_server(prometheus_port, prometheus_host, registry)
         except OSError as error:
-            log.warning("no metrics: port %d cannot be used (%s)", prometheus_port, error)
+            place = prometheus_port, prometheus_host
+            log.warning("no metrics: port %d cannot be used on %s (%s)", *place, error)
         else:
             telemetry.on_close(lambda: _stop(server, thread.join))
     return telemetry

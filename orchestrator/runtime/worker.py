@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -36,6 +37,9 @@ _LAST_WORDS = 1.0
 """How long what was told to end, or is about to, is waited for."""
 
 
+_POSITIVE = ("ttl", "renew_every", "command_timeout", "poll_every", "watch_every", "step_timeout")
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """How a worker behaves. All times in seconds.
@@ -60,6 +64,13 @@ class WorkerSettings:
     watchdog: bool = False
 
     def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) < math.inf:
+                raise InvalidInputError(
+                    f"{name} is {getattr(self, name)}; it must be a number above zero"
+                )
+        if not (self.margin >= 0 and self.grace >= 0):
+            raise InvalidInputError("margin and grace cannot be below zero")
         needed = self.renew_every + 4 * self.command_timeout + self.margin
         if self.ttl < needed:
             raise InvalidInputError(

@@ -11,8 +11,9 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator import Status
-from orchestrator.bootstrap import Catalogue, Settings, open_app, work
+from orchestrator.bootstrap import Catalogue, open_app, work
 from orchestrator.runtime.worker import EXIT_BLOCKED
+from orchestrator.settings import Settings
 from tests.crash.blocked_worker import SHORT, blocking
 from tests.crash.field_hospital import QUICK, hold_inquest, process, until, ward, worker
 from tests.servers import DurableServer

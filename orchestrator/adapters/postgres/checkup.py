@@ -13,20 +13,25 @@ from orchestrator.ports import Definition, Finding, Verdict
 _OLDEST = 150000
 
 
-async def examine(dsn: str, definitions: Sequence[Definition]) -> list[Finding]:
+async def examine(
+    dsn: str, definitions: Sequence[Definition], settings: PostgresSettings | None = None
+) -> list[Finding]:
     """Look at a database without changing it. UnavailableError when it cannot be reached."""
-    database = Database(dsn, PostgresSettings())
+    database = Database(dsn, settings or PostgresSettings())
+    await database.look_for_pooler(aloud=False)
     connection = await database.connect("doctor")
     try:
         with database.translated():
-            return [finding async for finding in _findings(connection, definitions)]
+            async with database.bounded(connection):
+                found = [finding async for finding in _findings(connection, definitions)]
+        return [*_pooler(database), *found]
     finally:
         await connection.close()
 
 
 async def is_current(dsn: str) -> bool:
     """Whether the schema is the one that this code wants."""
-    database = Database(dsn, PostgresSettings())
+    database = Database(dsn, PostgresSettings(pooler="none"))
     connection = await database.connect("schema")
     try:
         with database.translated():
@@ -56,6 +61,16 @@ async def _findings(
     yield await _workers(connection)
     for finding in await _unserved(connection, definitions):
         yield finding
+
+
+def _pooler(database: Database) -> list[Finding]:
+    if not database.pooled:
+        return []
+    text = (
+        "one that shares sessions may be in between: a dead worker is noticed when its lease ends "
+        "(SAGA_LEASE_TTL), new work by polling; with the server's own address both are faster"
+    )
+    return [Finding("pooler", Verdict.WARNING, text)]
 
 
 async def _partitions(connection: Connection) -> Finding:

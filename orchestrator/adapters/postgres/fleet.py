@@ -148,7 +148,7 @@ class PostgresFleet:
 
     def _member(self, worker_id: str) -> _Member:
         async def be_present(connection: Connection) -> None:
-            if self.database.settings.presence:
+            if self.database.has_presence:
                 key = secrets.randbits(63)
                 await connection.fetchval("SELECT pg_advisory_lock($1)", key)
                 member.presence = key
