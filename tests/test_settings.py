@@ -51,7 +51,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"SAGA_{field.upper()}", raising=False)
 
 
-@pytest.mark.parametrize(("given", "named"), BAD, ids=lambda value: " ".join(value))
+@pytest.mark.parametrize(("given", "named"), BAD, ids=" ".join)
 def test_what_contradicts_itself_is_refused_by_name(
     given: dict[str, str], named: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
