@@ -111,6 +111,12 @@ async def cut_off(ground: Ground) -> datetime:
     return began
 
 
+async def choke(ground: Ground) -> datetime:
+    began = await ground.now()
+    ground.wire.trickle(1.0)
+    return began
+
+
 async def tell_to_end(ground: Ground) -> datetime:
     began = await ground.now()
     ground.leaving.send(signal.SIGTERM)
@@ -138,6 +144,7 @@ CAUSES = [
     Cause("SIGTERM, default settings", 1.0, tell_to_end),
     Cause(f"SIGSTOP, lease of {TTL:g} s", TTL + 2, stop, settings=SHORT),
     Cause(f"cut off, lease of {TTL:g} s", TTL + 2, cut_off, settings=SHORT, wired=True),
+    Cause(f"a byte a second, lease of {TTL:g} s", TTL + 2, choke, settings=SHORT, wired=True),
     Cause(
         f"SIGSTOP in a transaction, lease of {TTL:g} s, idle limit of {IDLE:g} s",
         TTL + IDLE + 2, stop_in_transaction, many=0, settings=SHORT, wired=True,
@@ -190,7 +197,7 @@ async def _look_back(cause: Cause, ground: Ground) -> None:
     """What else must hold: a worker told to end ends well; one that is cut off stops its steps."""
     if cause.strike is tell_to_end:
         assert await ground.leaving.ended(within=30) == 0
-    if cause.strike is cut_off:
+    if cause.strike in (cut_off, choke):
         now = asyncio.get_running_loop().time()
         await asyncio.sleep(1.0)
         assert ground.calls_of(ground.pid)
