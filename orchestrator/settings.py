@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.adapters.postgres.pool import PostgresSettings
+from orchestrator.environment import KafkaEnvironment
 from orchestrator.runtime.worker import WorkerSettings
 
 _DAY = 86_400.0
@@ -19,18 +19,14 @@ Seconds = Annotated[float, Field(ge=0.001, le=_DAY)]
 Long = Annotated[float, Field(gt=0, le=3_650 * _DAY)]
 
 
-class Settings(BaseSettings):
+class Settings(KafkaEnvironment):
     """What the environment says, each variable with the prefix `SAGA_`.
 
     Times that contradict each other are refused, before anything is touched.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SAGA_", extra="ignore")
-
     database_url: SecretStr | None = None
     state_dir: Path | None = None
-    kafka_bootstrap_servers: str = ""
-    kafka_topic: str = "saga.events"
     redis_url: SecretStr | None = None
     sagas: str = "sagas"
     step_timeout: Long = 600.0
