@@ -81,6 +81,7 @@ class Ground:
     pid: int
     wire: WireProxy
     diary: Path
+    staying: Process | None = None
 
     async def now(self) -> datetime:
         """The database's time."""
@@ -129,13 +130,19 @@ async def stop_in_transaction(ground: Ground) -> datetime:
     def freeze(_port: int) -> None:
         ground.leaving.send(signal.SIGSTOP)
 
-    fault = ground.wire.at_statement(
-        Deed.CALL_AFTER, "UPDATE saga", session="transaction", act=freeze
-    )
+    assert ground.staying is not None
+    # For as long as it takes the other one to have it.
+    ground.staying.send(signal.SIGSTOP)
     async with connect(SAGAS, database_url=ground.dsn) as orchestrator:
+        # What is prepared once is later only run: then its answer says that the row is locked.
+        await (await orchestrator.start(marked, 1)).result(within=20)
+        fault = ground.wire.at_statement(
+            Deed.CALL_AFTER, "UPDATE saga", session="transaction", act=freeze
+        )
         began = await ground.now()
-        await orchestrator.start(marked, 1)
-    await asyncio.wait_for(fault.first.wait(), 20)
+        await orchestrator.start(marked, 2)
+        await asyncio.wait_for(fault.first.wait(), 20)
+    ground.staying.send(signal.SIGCONT)
     return began
 
 
@@ -166,12 +173,10 @@ async def measure(cause: Cause, dsn: str, folder: Path) -> list[float]:
             async with connect(SAGAS, database_url=dsn) as orchestrator:
                 await asyncio.gather(*(orchestrator.start(naps, 0) for _ in range(cause.many)))
             await until(lambda: holds(cause.many), "a claim of everything")
-        # What is to strike in a transaction strikes before another worker could have taken it.
-        early = None if cause.many else await cause.strike(ground)
-        async with _worker(cause, ground.dsn, ground.diary):
+        async with _worker(cause, ground.dsn, ground.diary) as ground.staying:
             await until(lambda: _joined(ground.side, 2), "a second worker")
             await until(lambda: _settled(ground.side), "a server that has run for a while")
-            began = early or await cause.strike(ground)
+            began = await cause.strike(ground)
             # Steps go on meanwhile, so what is held is what was held before.
             await until(lambda: holds(cause.many or 1), "a look at what is held")
             seconds = await _watch(ground.side, held, began)
