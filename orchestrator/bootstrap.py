@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
@@ -31,7 +31,6 @@ from orchestrator.adapters.postgres import checkup, retention, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.saga import Saga
-from orchestrator.environment import KafkaEnvironment
 from orchestrator.errors import (
     InvalidInputError,
     NotFoundError,
@@ -42,32 +41,10 @@ from orchestrator.ports import Finding, Removable, Removed, Store, Telemetry, Ve
 from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.service import Orchestrator
 from orchestrator.runtime.worker import Worker, WorkerSettings
+from orchestrator.settings import Settings
 
 Resources = Mapping[type, object]
 OpenResources = Callable[[str], AbstractAsyncContextManager[Resources]]
-
-
-class Settings(KafkaEnvironment):
-    """What the environment says, each variable with the prefix `SAGA_`."""
-
-    database_url: SecretStr | None = None
-    state_dir: Path | None = None
-    redis_url: SecretStr | None = None
-    sagas: str = "sagas"
-    step_timeout: float = Field(default=600.0, gt=0)
-    slots: int = Field(default=500, ge=1)
-    lease_ttl: float = Field(default=30.0, gt=0)
-    grace: float = Field(default=30.0, ge=0)
-
-    def worker(self, *, watchdog: bool = False) -> WorkerSettings:
-        """The part that a worker goes by."""
-        return WorkerSettings(
-            slots=self.slots,
-            ttl=self.lease_ttl,
-            step_timeout=self.step_timeout,
-            grace=self.grace,
-            watchdog=watchdog,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +135,10 @@ async def open_app(
     async with open_database(settings) as database:
         if database.embedded:
             await _migrate_if_needed(database.dsn)
-        async with open_store(database.dsn) as opened, _with_caches(settings, opened) as store:
+        async with (
+            open_store(database.dsn, settings=settings.postgres()) as opened,
+            _with_caches(settings, opened) as store,
+        ):
             orchestrator = Orchestrator(store, JsonCodec(), telemetry, catalogue.sagas)
             try:
                 yield App(settings, database, store, telemetry, orchestrator, catalogue)
@@ -242,7 +222,7 @@ def spare_the_collector() -> None:
 
 
 @contextmanager
-def observe(metrics_port: int | None) -> Iterator[Telemetry]:
+def observe(metrics_port: int | None, metrics_host: str = "127.0.0.1") -> Iterator[Telemetry]:
     """Metrics on *metrics_port* and spans where OTEL_EXPORTER_OTLP_ENDPOINT says; or neither.
 
     What was not sent yet is sent when the block ends.
@@ -250,7 +230,9 @@ def observe(metrics_port: int | None) -> Iterator[Telemetry]:
     if metrics_port is None:
         yield SilentTelemetry()
         return
-    with closing(initialize_observability(prometheus_port=metrics_port)) as telemetry:
+    with closing(
+        initialize_observability(prometheus_port=metrics_port, prometheus_host=metrics_host)
+    ) as telemetry:
         yield telemetry
 
 
@@ -308,7 +290,7 @@ async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
             if database.embedded:
                 await _migrate_if_needed(database.dsn)
             definitions = [(saga.name, saga.version) for saga in catalogue.sagas]
-            examined = await checkup.examine(database.dsn, definitions)
+            examined = await checkup.examine(database.dsn, definitions, settings.postgres())
             note = "; for trying, developing and single machines" if database.embedded else ""
             findings = [Finding("database", Verdict.FINE, f"{database.shown}{note}"), *examined]
     except UnavailableError as error:

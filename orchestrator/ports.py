@@ -225,6 +225,10 @@ class Fleet(Protocol):
         """Extend the lease; restore the presence. False when others have retired this worker."""
         ...
 
+    async def oldest_transaction(self) -> float:
+        """Seconds for which the oldest transaction of the server is open; 0.0 when none is."""
+        ...
+
     async def retire_dead(self) -> list[Retired]:
         """Retire workers whose lease ran out or whose presence is gone; free what they held."""
         ...
@@ -633,6 +637,10 @@ class Telemetry(Protocol):
 
     def count(self, name: str, by: int = 1) -> None:
         """Count something that has no event: a claim, a takeover, a fenced append."""
+        ...
+
+    def gauge(self, name: str, value: float) -> None:
+        """How much of something there is at this moment."""
         ...
 
 
