@@ -16,13 +16,13 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import SecretStr
 
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
@@ -31,11 +31,12 @@ from orchestrator.adapters.kafka import (
     KafkaConsumer,
     KafkaDeadLetters,
     KafkaSettings,
+    TopicReport,
     check,
     count_partitions,
     open_publisher,
 )
-from orchestrator.adapters.postgres import checkup, schema
+from orchestrator.adapters.postgres import checkup, retention, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.inbound import Inbound, OnEvent, OnSignal
@@ -46,44 +47,15 @@ from orchestrator.errors import (
     OrchestratorError,
     UnavailableError,
 )
-from orchestrator.ports import Finding, Store, Telemetry, Verdict
+from orchestrator.ports import Finding, Removable, Removed, Store, Telemetry, Verdict
 from orchestrator.runtime.inbound import InboundIntake
 from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.service import Orchestrator
 from orchestrator.runtime.worker import Worker, WorkerSettings
+from orchestrator.settings import Settings
 
 Resources = Mapping[type, object]
 OpenResources = Callable[[str], AbstractAsyncContextManager[Resources]]
-
-
-class Settings(BaseSettings):
-    """What the environment says, each variable with the prefix `SAGA_`."""
-
-    model_config = SettingsConfigDict(env_prefix="SAGA_", extra="ignore")
-
-    database_url: SecretStr | None = None
-    state_dir: Path | None = None
-    kafka_bootstrap_servers: str = ""
-    kafka_topic: str = "saga.events"
-    kafka_group: str = "saga"
-    kafka_dead_letters: str = "saga.dead-letters"
-    kafka_session_timeout: float = Field(default=10.0, ge=1)
-    redis_url: SecretStr | None = None
-    sagas: str = "sagas"
-    step_timeout: float = Field(default=600.0, gt=0)
-    slots: int = Field(default=500, ge=1)
-    lease_ttl: float = Field(default=30.0, gt=0)
-    grace: float = Field(default=30.0, ge=0)
-
-    def worker(self, *, watchdog: bool = False) -> WorkerSettings:
-        """The part that a worker goes by."""
-        return WorkerSettings(
-            slots=self.slots,
-            ttl=self.lease_ttl,
-            step_timeout=self.step_timeout,
-            grace=self.grace,
-            watchdog=watchdog,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +131,7 @@ class App:
 
 def kafka_settings(settings: Settings) -> KafkaSettings | None:
     """How to reach the broker; None when no broker is configured."""
-    if not settings.kafka_bootstrap_servers:
-        return None
-    return KafkaSettings(
-        bootstrap_servers=settings.kafka_bootstrap_servers, topic=settings.kafka_topic
-    )
+    return settings.kafka()
 
 
 @asynccontextmanager
@@ -195,7 +163,10 @@ async def open_app(
     async with open_database(settings) as database:
         if database.embedded:
             await _migrate_if_needed(database.dsn)
-        async with open_store(database.dsn) as opened, _with_caches(settings, opened) as store:
+        async with (
+            open_store(database.dsn, settings=settings.postgres()) as opened,
+            _with_caches(settings, opened) as store,
+        ):
             orchestrator = Orchestrator(store, JsonCodec(), telemetry, catalogue.sagas)
             try:
                 yield App(settings, database, store, telemetry, orchestrator, catalogue)
@@ -279,7 +250,7 @@ def spare_the_collector() -> None:
 
 
 @contextmanager
-def observe(metrics_port: int | None) -> Iterator[Telemetry]:
+def observe(metrics_port: int | None, metrics_host: str = "127.0.0.1") -> Iterator[Telemetry]:
     """Metrics on *metrics_port* and spans where OTEL_EXPORTER_OTLP_ENDPOINT says; or neither.
 
     What was not sent yet is sent when the block ends.
@@ -287,7 +258,9 @@ def observe(metrics_port: int | None) -> Iterator[Telemetry]:
     if metrics_port is None:
         yield SilentTelemetry()
         return
-    with closing(initialize_observability(prometheus_port=metrics_port)) as telemetry:
+    with closing(
+        initialize_observability(prometheus_port=metrics_port, prometheus_host=metrics_host)
+    ) as telemetry:
         yield telemetry
 
 
@@ -302,6 +275,23 @@ async def schema_of(settings: Settings) -> tuple[str | None, str]:
     """The revision that the database is at, and the one that this code wants."""
     async with open_database(settings) as database:
         return await asyncio.to_thread(_migrate().current, database.dsn), schema.head()
+
+
+async def removable(settings: Settings, before: datetime, name: str | None) -> Removable:
+    """What `prune` would remove. Changes nothing."""
+    async with open_database(settings) as database:
+        return await retention.look(database.dsn, before, name)
+
+
+async def prune(
+    settings: Settings,
+    before: datetime,
+    name: str | None,
+    progress: Callable[[int], None] | None = None,
+) -> Removed:
+    """Remove what ended before *before*, of one saga where *name* is given."""
+    async with open_database(settings) as database:
+        return await retention.remove(database.dsn, before, name, progress)
 
 
 async def _migrate_if_needed(dsn: str) -> None:
@@ -328,12 +318,12 @@ async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
             if database.embedded:
                 await _migrate_if_needed(database.dsn)
             definitions = [(saga.name, saga.version) for saga in catalogue.sagas]
-            examined = await checkup.examine(database.dsn, definitions)
+            examined = await checkup.examine(database.dsn, definitions, settings.postgres())
             note = "; for trying, developing and single machines" if database.embedded else ""
             findings = [Finding("database", Verdict.FINE, f"{database.shown}{note}"), *examined]
     except UnavailableError as error:
         findings.append(Finding("database", Verdict.FAILED, str(error)))
-    findings.append(await _diagnose_broker(settings))
+    findings += await _diagnose_broker(settings)
     findings += await _diagnose_inbound(settings, catalogue)
     if settings.redis_url is not None:
         findings.append(await _diagnose_redis(settings.redis_url.get_secret_value()))
@@ -352,14 +342,14 @@ async def _diagnose_inbound(settings: Settings, catalogue: Catalogue) -> list[Fi
     topics = tuple(dict.fromkeys(one.topic for one in catalogue.inbound))
     if not topics:
         return []
-    kafka = kafka_settings(settings)
-    if kafka is None:
-        text = "topics are declared, but no broker; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
-        return [Finding("inbound", Verdict.FAILED, text)]
     dead = settings.kafka_dead_letters
     try:
+        kafka = kafka_settings(settings)
+        if kafka is None:
+            text = "topics are declared, but no broker; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
+            return [Finding("inbound", Verdict.FAILED, text)]
         found = await count_partitions(kafka, [*topics, dead])
-    except UnavailableError as error:
+    except (InvalidInputError, UnavailableError) as error:
         return [Finding("inbound", Verdict.FAILED, str(error))]
     findings = [
         Finding("inbound", Verdict.FINE, f"topic {topic}, {found[topic]} partitions")
@@ -371,20 +361,33 @@ async def _diagnose_inbound(settings: Settings, catalogue: Catalogue) -> list[Fi
     return [*findings, Finding("inbound", Verdict.FINE, f"topic {dead} for dead letters {kept}")]
 
 
-async def _diagnose_broker(settings: Settings) -> Finding:
-    kafka = kafka_settings(settings)
-    if kafka is None:
-        text = "none configured, nothing is published; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
-        return Finding("broker", Verdict.FINE, text)
+async def _diagnose_broker(settings: Settings) -> list[Finding]:
     try:
-        report = await check(kafka)
-    except UnavailableError as error:
-        return Finding("broker", Verdict.FAILED, str(error))
-    if report.partitions == 0 and kafka.create_topic:
-        return Finding("broker", Verdict.FINE, f"topic {kafka.topic} will be made by the relay")
-    if report.problems:
-        return Finding("broker", Verdict.FAILED, "; ".join(report.problems))
-    return Finding("broker", Verdict.FINE, f"topic {kafka.topic}, {report.partitions} partitions")
+        kafka = kafka_settings(settings)
+        report = None if kafka is None else await check(kafka)
+    except (InvalidInputError, UnavailableError) as error:
+        return [Finding("broker", Verdict.FAILED, str(error))]
+    if kafka is None or report is None:
+        text = "none configured, nothing is published; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
+        return [Finding("broker", Verdict.FINE, text)]
+    protocol = kafka.security.get("security_protocol", "PLAINTEXT")
+    told = f"{kafka.bootstrap_servers} over {protocol}, brokers: {report.brokers}"
+    findings = [Finding("broker", Verdict.FINE, told)]
+    if kafka.routed:
+        text = f"each saga has its own, {kafka.topic}; there are {len(report.topics)} topics in all"
+        findings.append(Finding("topics", Verdict.FINE, text))
+    for topic in report.topics:
+        findings += _about(topic, may_be_made=kafka.create_topic)
+    return findings
+
+
+def _about(topic: TopicReport, *, may_be_made: bool) -> list[Finding]:
+    if not topic.partitions and may_be_made:
+        return [Finding("topic", Verdict.FINE, f"topic {topic.name} will be made by the relay")]
+    found = [Finding("topic", Verdict.FAILED, problem) for problem in topic.problems]
+    found += [Finding("topic", Verdict.WARNING, risk) for risk in topic.warnings]
+    fine = Finding("topic", Verdict.FINE, f"topic {topic.name}, {topic.partitions} partitions")
+    return found or [fine]
 
 
 def load_catalogue(modules: Iterable[str]) -> Catalogue:

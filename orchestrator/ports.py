@@ -23,6 +23,14 @@ Definition = tuple[str, int]
 
 # ---------------------------------------------------------------------------- the event store
 
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+"""The largest record that is published: an event with all that goes along with it."""
+
+EVENT_DATA_LIMIT = MAX_RECORD_BYTES - 256 * 1024
+"""The most bytes of `data` that an event may have. What is left is more than the rest of a record
+can take: ids, names and paths, and three times over a context of 16 KiB whose text may treble when
+it is escaped. So no event that is in the log is too large to be published."""
+
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
@@ -217,6 +225,10 @@ class Fleet(Protocol):
         """Extend the lease; restore the presence. False when others have retired this worker."""
         ...
 
+    async def oldest_transaction(self) -> float:
+        """Seconds for which the oldest transaction of the server is open; 0.0 when none is."""
+        ...
+
     async def retire_dead(self) -> list[Retired]:
         """Retire workers whose lease ran out or whose presence is gone; free what they held."""
         ...
@@ -353,12 +365,20 @@ class Inbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeedEvent:
-    """An event with what a reader outside needs to know of its instance."""
+    """An event with what a reader outside needs to know of its instance.
+
+    `turn` is the type of the last of `domain.standing.TURNS` before it, told with the events that
+    lead back to it, `domain.standing.REPAIRS`; else empty.
+    """
 
     row: EventRow
     saga_name: str
     saga_version: int
     correlation_id: str
+    key: str | None = None
+    parent: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,8 +595,9 @@ class SharedState(Protocol):
         """Say what became of an admitted call. Opening and closing are `policies.circuit_after`."""
         ...
 
-    async def reserve(self, rate: Rate) -> Held | None:
-        """None: one call was taken out of the allowance. Held: nothing was taken."""
+    async def reserve(self, rate: Rate, turn: datetime | None = None) -> Held | None:
+        """None: one call was taken out of the allowance. Held: nothing was taken, but a place in
+        the line: who comes back with that time as its *turn* goes before who comes now."""
         ...
 
     async def look_up(
@@ -667,6 +688,10 @@ class Telemetry(Protocol):
         """Count something that has no event: a claim, a takeover, a fenced append."""
         ...
 
+    def gauge(self, name: str, value: float) -> None:
+        """How much of something there is at this moment."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -703,3 +728,22 @@ class Finding:
     subject: str
     verdict: Verdict
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removable:
+    """What `saga prune` finds that ended before a day: how much, and how much of it has to stay for now."""
+
+    sagas: int
+    events: int
+    unpublished: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `saga prune` removed, and the months of the log that were dropped with it."""
+
+    sagas: int
+    events: int
+    months: tuple[str, ...]

@@ -47,6 +47,12 @@ _COUNTS = {
     "stopped_partitions": ("saga_stopped_partitions", "Times an error stopped a partition."),
     "relays_fenced": ("saga_relays_fenced", "Times another relay took the checkpoint away."),
 }
+_GAUGES = {
+    "oldest_transaction": (
+        "saga_oldest_transaction_seconds",
+        "How long the oldest transaction of the database server is open; dead rows pile up meanwhile.",
+    ),
+}
 
 
 class SilentTelemetry:
@@ -62,6 +68,9 @@ class SilentTelemetry:
         return
 
     def count(self, name: str, by: int = 1) -> None:
+        return
+
+    def gauge(self, name: str, value: float) -> None:
         return
 
 
@@ -107,6 +116,8 @@ class EventTelemetry:
         self._compensations = counter("saga_compensation", "Recorded undo attempts.", "outcome")
         self._counts = {name: counter(*known) for name, known in _COUNTS.items()}
         self._others = counter("saga_counts", "What is counted besides.", "what")
+        self._gauges = {name: Gauge(*known, registry=kept) for name, known in _GAUGES.items()}
+        self._levels = Gauge("saga_levels", "What is measured besides.", ("what",), registry=kept)
         self._declare_batches()
 
     def _declare_batches(self) -> None:
@@ -154,6 +165,9 @@ class EventTelemetry:
 
     def count(self, name: str, by: int = 1) -> None:
         (self._counts.get(name) or self._others.labels(name)).inc(by)
+
+    def gauge(self, name: str, value: float) -> None:
+        (self._gauges.get(name) or self._levels.labels(name)).set(value)
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -224,7 +238,7 @@ def initialize_observability(
     enable_prometheus: bool = True,
     enable_tracing: bool = True,
     prometheus_port: int = 9464,
-    prometheus_host: str = "0.0.0.0",  # noqa: S104 - a scraper is another machine as a rule
+    prometheus_host: str = "127.0.0.1",
 ) -> EventTelemetry:
     """Telemetry for this process: metrics over HTTP, spans to `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
@@ -240,7 +254,8 @@ def initialize_observability(
         try:
             server, thread = start_http_server(prometheus_port, prometheus_host, registry)
         except OSError as error:
-            log.warning("no metrics: port %d cannot be used (%s)", prometheus_port, error)
+            place = prometheus_port, prometheus_host
+            log.warning("no metrics: port %d cannot be used on %s (%s)", *place, error)
         else:
             telemetry.on_close(lambda: _stop(server, thread.join))
     return telemetry

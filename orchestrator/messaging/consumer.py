@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,10 +53,11 @@ class _Handler:
 class EventConsumer:
     """A member of the consumer group *group* that reads the events of sagas.
 
-    With *database* (a URL, or an SQLAlchemy AsyncEngine) the position of each saga is written in
-    the transaction of the handlers: their effects there happen exactly once, and a gap is seen
-    however often the service was started again; `create_tables` makes the two tables. Without it
-    handlers run at least once, and only what this process has seen itself is checked.
+    *topic* is one or several. With *database* (a URL, or an SQLAlchemy AsyncEngine) the position
+    of each saga is written in the transaction of the handlers: their effects there happen exactly
+    once, and a gap is seen however often the service was started again; `create_tables` makes the
+    two tables. Without it handlers run at least once, and only what this process has seen itself
+    is checked.
 
     A handler that fails is tried *attempts* times; then its event and all that follow in its saga
     are parked (in the database, else in the topic *dead_letters*) and other sagas go on. A saga
@@ -68,7 +69,7 @@ class EventConsumer:
         servers: str,
         *,
         group: str,
-        topic: str = "saga.events",
+        topic: str | Sequence[str] = "saga.events",
         database: ConsumerDatabase | None = None,
         from_middle: bool = False,
         attempts: int = 5,
@@ -80,7 +81,8 @@ class EventConsumer:
     ) -> None:
         if attempts < 1:
             raise InvalidInputError(f"attempts is at least 1, not {attempts}")
-        self._kafka = KafkaSettings(servers, topic=topic, security=security or {})
+        self._kafka = KafkaSettings(servers, security=security or {})
+        self._topics = [topic] if isinstance(topic, str) else list(topic)
         self._settings = settings or ConsumerSettings(concurrency=16)
         self._group = group
         self._from_middle = from_middle
@@ -128,7 +130,7 @@ class EventConsumer:
         """Read until *stop* is set (or the task is cancelled); then finish what is in hand."""
         dead = KafkaDeadLetters(self._kafka, self._dead_letters, self._group)
         self._running = KafkaConsumer(
-            self._kafka, [self._kafka.topic], self._group, self, dead, self._telemetry,
+            self._kafka, self._topics, self._group, self, dead, self._telemetry,
             self._settings, assigned=self._memory.forget,
         )  # fmt: skip
         try:

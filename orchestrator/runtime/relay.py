@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_SAY_EVERY = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
@@ -127,10 +129,35 @@ class Relay:
         async with self._publisher() as publisher:
             cursor = await self._acquire()
             if cursor is not None:
+                if cursor.position < self._position:
+                    await self._hold_back(cursor)
+                    return
                 self._telemetry.count("relay_terms")
                 self._position = cursor.position
                 self._say(logging.INFO, "takes over")
                 await self._publish_from(cursor, publisher)
+
+    async def _hold_back(self, cursor: Cursor) -> None:
+        """Keep the lease and publish nothing: what the broker has is not in this database any more.
+
+        A checkpoint never goes back by itself. Whoever starts the relay anew has decided.
+        """
+        loop = asyncio.get_running_loop()
+        say_at = 0.0
+        self._telemetry.count("relays_held_back")
+        while not self._stop.is_set():
+            if loop.time() >= say_at:
+                say_at = loop.time() + _SAY_EVERY
+                self._say(
+                    logging.ERROR,
+                    f"publishes nothing: its checkpoint went back to {cursor.position}, so an older "
+                    "state of the database was brought back, and readers have events that are not in "
+                    "it. See that they forget them (docs/kafka.md), then start the relay anew",
+                )
+            await self._sleep(self._settings.ttl / 3)
+            if await self._feed.acquire(self._name, self._owner, self._ttl) is None:
+                self._fenced()
+                return
 
     @contextlib.asynccontextmanager
     async def _publisher(self) -> AsyncIterator[Publisher]:

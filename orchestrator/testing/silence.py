@@ -21,3 +21,6 @@ class SilentTelemetry:
 
     def count(self, name: str, by: int = 1) -> None:
         return
+
+    def gauge(self, name: str, value: float) -> None:
+        return

@@ -33,6 +33,9 @@ class Silent:
 
     def count(self, name: str, by: int = 1) -> None: ...
 
+    def gauge(self, name: str, value: float) -> None:
+        return
+
 
 class Disk:
     """A log that commits when the test lets it."""

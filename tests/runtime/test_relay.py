@@ -173,6 +173,9 @@ class Counts:
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by
 
+    def gauge(self, name: str, value: float) -> None:
+        return
+
 
 def story(sagas: Sequence[str] = ("a", "b", "c"), versions: int = 10) -> list[FeedEvent]:
     """The events of some sagas, interleaved, with positions that have gaps."""

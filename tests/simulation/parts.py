@@ -32,6 +32,9 @@ class Telemetry:
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by
 
+    def gauge(self, name: str, value: float) -> None:
+        return
+
 
 @dataclass
 class Parts:

@@ -1,5 +1,6 @@
-"""Events out to Kafka: one record an event, CloudEvents 1.0 in binary mode, in order per saga.
-And records of any topic in, each to an intake.
+"""Events out to Kafka: CloudEvents 1.0 in binary mode, in order per saga.
+
+Records of any topic come in, each to an intake.
 
 The contract for readers is in `docs/kafka.md`.
 """
@@ -7,18 +8,30 @@ The contract for readers is in `docs/kafka.md`.
 from orchestrator.adapters.kafka.consumer import ConsumerSettings, KafkaConsumer
 from orchestrator.adapters.kafka.dead_letters import KafkaDeadLetters
 from orchestrator.adapters.kafka.publisher import KafkaPublisher, open_publisher
+from orchestrator.adapters.kafka.security import KafkaSecurity, arguments
 from orchestrator.adapters.kafka.settings import KafkaSettings
-from orchestrator.adapters.kafka.topic import TopicReport, check, count_partitions, ensure_topic
+from orchestrator.adapters.kafka.topic import (
+    Report,
+    check,
+    count_partitions,
+    ensure_topic,
+    ensure_topics,
+)
+from orchestrator.adapters.kafka.topic_checks import TopicReport
 
 __all__ = [
     "ConsumerSettings",
     "KafkaConsumer",
     "KafkaDeadLetters",
     "KafkaPublisher",
+    "KafkaSecurity",
     "KafkaSettings",
+    "Report",
     "TopicReport",
+    "arguments",
     "check",
     "count_partitions",
     "ensure_topic",
+    "ensure_topics",
     "open_publisher",
 ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
-from orchestrator.adapters.kafka.topic import ensure_topic
+from orchestrator.adapters.kafka.topic import ensure_topics
 from orchestrator.errors import PublishError
 from orchestrator.ports import Record
 
@@ -26,7 +25,7 @@ class KafkaDeadLetters:
 
     def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
         self.topic = topic
-        self._settings = replace(settings, topic=topic)
+        self._settings = settings
         self._group = group
         self._producer: Any = None
         self._turn = asyncio.Lock()
@@ -56,7 +55,7 @@ class KafkaDeadLetters:
             await self._drop()
 
     async def _open(self) -> Any:
-        await ensure_topic(self._settings)
+        await ensure_topics(self._settings, [self.topic])
         producer = AIOKafkaProducer(
             **self._settings.client(),
             acks="all",

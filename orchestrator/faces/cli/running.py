@@ -8,19 +8,33 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.bootstrap import App, Catalogue, Settings, kafka_settings
+from orchestrator.bootstrap import App, Catalogue, kafka_settings
 from orchestrator.errors import InvalidInputError, NotFoundError, OrchestratorError
 from orchestrator.faces.cli.common import Json, Sagas, catalogue
 from orchestrator.faces.cli.staying import log, stay
+from orchestrator.settings import Settings
 
 Slots = Annotated[int | None, typer.Option(min=1, help="Instances carried at once.")]
 Metrics = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this port.")
 ]
 
+Host = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Serve them on this address; 0.0.0.0 for all of them.",
+        show_default="SAGA_METRICS_HOST, else 127.0.0.1",
+    ),
+]
+
 
 def worker(
-    sagas: Sagas = None, slots: Slots = None, metrics_port: Metrics = None, json: Json = False
+    sagas: Sagas = None,
+    slots: Slots = None,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
 ) -> None:
     """Claim instances and carry them on, until SIGTERM; waits when the database is away.
 
@@ -31,10 +45,10 @@ def worker(
         settings = _settings(slots)
         return settings, _with_sagas(catalogue(sagas, settings))
 
-    stay(prepare, _work, metrics_port, as_json=json)
+    stay(prepare, _work, metrics_port, metrics_host, as_json=json)
 
 
-def relay(metrics_port: Metrics = None, json: Json = False) -> None:
+def relay(metrics_port: Metrics = None, metrics_host: Host = None, json: Json = False) -> None:
     """Publish every event to Kafka, in order, until SIGTERM; one works, others stand by.
 
     Example: SAGA_KAFKA_BOOTSTRAP_SERVERS=localhost:9092 saga relay
@@ -48,7 +62,7 @@ def relay(metrics_port: Metrics = None, json: Json = False) -> None:
             )
         return settings, Catalogue(())
 
-    stay(prepare, _publish, metrics_port, as_json=json)
+    stay(prepare, _publish, metrics_port, metrics_host, as_json=json)
 
 
 def consume(
@@ -58,6 +72,7 @@ def consume(
         typer.Option(help="The consumer group.", show_default="SAGA_KAFKA_GROUP, else saga"),
     ] = None,
     metrics_port: Metrics = None,
+    metrics_host: Host = None,
     json: Json = False,
 ) -> None:
     """Start and signal sagas from records of the topics that the modules declare, until SIGTERM.
@@ -82,11 +97,15 @@ def consume(
     async def serve(app: App, stop: asyncio.Event) -> None:
         await _consume(app, stop, group)
 
-    stay(prepare, serve, metrics_port, as_json=json)
+    stay(prepare, serve, metrics_port, metrics_host, as_json=json)
 
 
 def up(
-    sagas: Sagas = None, slots: Slots = None, metrics_port: Metrics = None, json: Json = False
+    sagas: Sagas = None,
+    slots: Slots = None,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
 ) -> None:
     """Run all in this process: database (embedded, unless one is configured), worker, relay,
     and a consumer of the topics that the modules declare.
@@ -117,7 +136,7 @@ def up(
                 raise
             raise first from None
 
-    stay(prepare, serve, metrics_port, as_json=json)
+    stay(prepare, serve, metrics_port, metrics_host, as_json=json)
 
 
 # ---------------------------------------------------------------------------- parts

@@ -34,6 +34,9 @@ class Published:
         if name == "published_events":
             self.events += by
 
+    def gauge(self, name: str, value: float) -> None:
+        return
+
 
 Finish = Callable[[], Awaitable[Relayed | None]]
 
