@@ -26,19 +26,27 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
-from orchestrator.adapters.kafka import KafkaSettings, check, open_publisher
+from orchestrator.adapters.kafka import (
+    KafkaSettings,
+    check,
+    open_publisher,
+    open_transactional,
+)
 from orchestrator.adapters.postgres import checkup, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.saga import Saga
+from orchestrator.domain.shards import MOST_SHARDS, Shard
 from orchestrator.errors import (
     InvalidInputError,
     NotFoundError,
     OrchestratorError,
     UnavailableError,
 )
-from orchestrator.ports import Finding, Store, Telemetry, Verdict
+from orchestrator.ports import Finding, Publisher, Store, Telemetry, Verdict
 from orchestrator.runtime.relay import Relay
+from orchestrator.runtime.relay_position import Trust
+from orchestrator.runtime.relay_settings import RelaySettings
 from orchestrator.runtime.service import Orchestrator
 from orchestrator.runtime.worker import Worker, WorkerSettings
 
@@ -55,6 +63,8 @@ class Settings(BaseSettings):
     state_dir: Path | None = None
     kafka_bootstrap_servers: str = ""
     kafka_topic: str = "saga.events"
+    kafka_transactions: bool = True
+    relay_shards: int = Field(default=4, ge=1, le=MOST_SHARDS)
     redis_url: SecretStr | None = None
     sagas: str = "sagas"
     step_timeout: float = Field(default=600.0, gt=0)
@@ -117,13 +127,25 @@ class App:
                 self.settings.worker(watchdog=watchdog),
             )
 
-    def relay(self) -> Relay | None:
+    def relay(self, trust: Trust = Trust.NEITHER) -> Relay | None:
         """A relay to the configured broker; None when none is configured."""
         kafka = kafka_settings(self.settings)
         if kafka is None:
             return None
+
+        async def opened(shard: Shard) -> Publisher:
+            if self.settings.kafka_transactions:
+                return await open_transactional(kafka, shard)
+            return await open_publisher(kafka)
+
         return Relay(
-            self.store.feed, self.store.hints, lambda: open_publisher(kafka), self.telemetry
+            self.store.feed,
+            self.store.hints,
+            opened,
+            self.telemetry,
+            RelaySettings(shards=self.settings.relay_shards),
+            trust=trust,
+            now=self.store.clock.now,
         )
 
 
@@ -165,7 +187,10 @@ async def open_app(
     async with open_database(settings) as database:
         if database.embedded:
             await _migrate_if_needed(database.dsn)
-        async with open_store(database.dsn) as opened, _with_caches(settings, opened) as store:
+        async with (
+            open_store(database.dsn, telemetry=telemetry) as opened,
+            _with_caches(settings, opened) as store,
+        ):
             orchestrator = Orchestrator(store, JsonCodec(), telemetry, catalogue.sagas)
             try:
                 yield App(settings, database, store, telemetry, orchestrator, catalogue)

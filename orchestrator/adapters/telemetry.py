@@ -42,6 +42,15 @@ _COUNTS = {
     "relay_terms": ("saga_relay_terms", "Times this relay took over the checkpoint."),
     "relay_failures": ("saga_relay_failures", "Times this relay went back to its checkpoint."),
     "relays_fenced": ("saga_relays_fenced", "Times another relay took the checkpoint away."),
+    "producers_rebuilt": ("saga_producers_rebuilt", "Times a producer failed and was thrown away."),
+    "feed_gate_timeouts": (
+        "saga_feed_gate_timeouts",
+        "Times an append in flight delayed the feed.",
+    ),
+}
+_LEVELS = {
+    "relay_lag_events": ("saga_relay_lag_events", "Positions of the log not yet published."),
+    "relay_lag_seconds": ("saga_relay_lag_seconds", "Age of the oldest event not yet published."),
 }
 
 
@@ -58,6 +67,9 @@ class SilentTelemetry:
         return
 
     def count(self, name: str, by: int = 1) -> None:
+        return
+
+    def level(self, name: str, of: str, value: float) -> None:
         return
 
 
@@ -103,6 +115,11 @@ class EventTelemetry:
         self._compensations = counter("saga_compensation", "Recorded undo attempts.", "outcome")
         self._counts = {name: counter(*known) for name, known in _COUNTS.items()}
         self._others = counter("saga_counts", "What is counted besides.", "what")
+        self._levels = {
+            name: Gauge(told, says, ("shard",), registry=kept)
+            for name, (told, says) in _LEVELS.items()
+        }
+        self._other_levels = Gauge("saga_level", "What else stands.", ("what", "of"), registry=kept)
         self._declare_batches()
 
     def _declare_batches(self) -> None:
@@ -150,6 +167,10 @@ class EventTelemetry:
 
     def count(self, name: str, by: int = 1) -> None:
         (self._counts.get(name) or self._others.labels(name)).inc(by)
+
+    def level(self, name: str, of: str, value: float) -> None:
+        gauge = self._levels.get(name)
+        (gauge.labels(of) if gauge else self._other_levels.labels(name, of)).set(value)
 
     # ------------------------------------------------------------------ opening and closing
 

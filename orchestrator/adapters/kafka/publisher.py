@@ -11,24 +11,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # ships no types
-from aiokafka.errors import MessageSizeTooLargeError  # type: ignore[import-untyped]  # ships no types
+from aiokafka.errors import MessageSizeTooLargeError, ProducerFenced  # type: ignore[import-untyped]  # ships no types
 from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.records import Outgoing, records_of
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
 from orchestrator.adapters.kafka.topic import ensure_topic, require_count
-from orchestrator.errors import PublishError
-from orchestrator.ports import FeedEvent
+from orchestrator.errors import FencedError, PublishError
+from orchestrator.ports import FeedEvent, Mark
 
 logger = logging.getLogger(__name__)
 
 Place = tuple[str, int]
 """A topic and one of its partitions."""
+
+Runs = Mapping[Place, Sequence[Outgoing]]
+"""The records for each partition, in order."""
 
 _partition_of_key = DefaultPartitioner()
 
@@ -75,7 +79,11 @@ class KafkaPublisher:
         self._settings = settings
         self._failed = False
 
-    async def publish(self, events: Sequence[FeedEvent]) -> None:
+    async def mark(self) -> Mark | None:
+        """None: nothing is stored but the events."""
+        return None
+
+    async def publish(self, events: Sequence[FeedEvent], mark: Mark) -> None:
         """Hand events over in order; return when all replicas in sync have all of them."""
         if self._failed:
             raise PublishError("this publisher has failed before; open a new one")
@@ -84,8 +92,9 @@ class KafkaPublisher:
             for record in records_of(event, self._settings):
                 partition = partition_of(record.key, self._settings.partitions)
                 by_partition[record.topic, partition].append(record)
-        if by_partition:
-            await self._send_all(by_partition)
+        self._failed = True  # until all is acknowledged: a cancelled publish has failed too
+        await self._deliver(by_partition, mark)
+        self._failed = False
 
     async def close(self) -> None:
         """Let go of the broker within `close_timeout`, whatever it does."""
@@ -101,33 +110,56 @@ class KafkaPublisher:
         except BROKER_ERRORS as error:
             logger.warning("a Kafka producer could not be taken apart: %r", error)
 
-    async def _send_all(self, by_partition: Mapping[Place, Sequence[Outgoing]]) -> None:
-        limit = self._settings.publish_timeout
-        sends = [asyncio.create_task(self._send(*run)) for run in by_partition.items()]
-        self._failed = True  # until all is acknowledged: a cancelled publish has failed too
+    async def _deliver(self, by_partition: Runs, mark: Mark) -> None:
+        """Send each partition its records, one unacknowledged batch at a time."""
+        sends = [self._send(place, records) for place, records in by_partition.items()]
+        await self._all_of(sends, self._settings.publish_timeout)
+
+    async def _all_of(self, sends: Iterable[Coroutine[Any, Any, None]], limit: float) -> None:
+        """Run all of *sends*; PublishError with the first failure, or after *limit*."""
+        tasks = [asyncio.create_task(send) for send in sends]
+        if not tasks:
+            return
         try:
             done, late = await asyncio.wait(
-                sends, timeout=limit, return_when=asyncio.FIRST_EXCEPTION
+                tasks, timeout=limit, return_when=asyncio.FIRST_EXCEPTION
             )
         finally:
-            for send in sends:
-                send.cancel()
-        if errors := [error for send in done if (error := send.exception())]:
+            for task in tasks:
+                task.cancel()
+        if errors := [error for task in done if (error := task.exception())]:
             raise errors[0]
         if late:
             raise PublishError(f"{self._where} did not acknowledge within {limit:g} s")
-        self._failed = False
 
     async def _send(self, place: Place, records: Sequence[Outgoing]) -> None:
-        topic, partition = place
         for batch in self._pack(records):
-            try:
-                sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
-                await sent
-            except MessageSizeTooLargeError as error:
-                raise batch.too_large(f"topic {topic} takes less (max.message.bytes)") from error
-            except BROKER_ERRORS as error:
-                raise PublishError(f"{self._where} refused records: {error!r}") from error
+            await self._answer(await self._submit(place, batch), place, batch)
+
+    async def _submit(self, place: Place, batch: _Batch) -> asyncio.Future[Any]:
+        """Hand a batch to the producer; what the broker answers comes later."""
+        topic, partition = place
+        with self._in_our_words(topic, batch):
+            answer: asyncio.Future[Any] = await self._producer.send_batch(
+                batch.builder, topic, partition=partition
+            )
+            return answer
+
+    async def _answer(self, answer: asyncio.Future[Any], place: Place, batch: _Batch) -> None:
+        """Wait until the broker has a batch."""
+        with self._in_our_words(place[0], batch):
+            await answer
+
+    @contextmanager
+    def _in_our_words(self, topic: str, batch: _Batch) -> Iterator[None]:
+        try:
+            yield
+        except MessageSizeTooLargeError as error:
+            raise batch.too_large(f"topic {topic} takes less (max.message.bytes)") from error
+        except ProducerFenced as error:
+            raise self._fenced() from error
+        except BROKER_ERRORS as error:
+            raise PublishError(f"{self._where} refused records: {error!r}") from error
 
     def _pack(self, records: Sequence[Outgoing]) -> Iterator[_Batch]:
         batch = self._new_batch()
@@ -141,6 +173,9 @@ class KafkaPublisher:
     def _new_batch(self) -> _Batch:
         return _Batch(self._producer.create_batch(), self._settings.max_record_bytes)
 
+    def _fenced(self) -> FencedError:
+        return FencedError(f"{self._where} takes nothing more from this producer: a later one came")
+
     @property
     def _where(self) -> str:
         return f"Kafka at {self._settings.bootstrap_servers}"
@@ -148,30 +183,52 @@ class KafkaPublisher:
 
 async def open_publisher(settings: KafkaSettings) -> KafkaPublisher:
     """Connect. UnavailableError when there is no broker, no topic, or another partition count."""
-    producer = AIOKafkaProducer(
+    producer = new_producer(settings)
+    try:
+        await start(producer, settings)
+    except BaseException:
+        await let_go(producer)
+        raise
+    return KafkaPublisher(producer, settings)
+
+
+def new_producer(settings: KafkaSettings, **more: Any) -> Any:
+    """A producer that was not started yet."""
+    return AIOKafkaProducer(
         **settings.client(),
         acks="all",
         enable_idempotence=True,
         max_batch_size=settings.batch_bytes,
         max_request_size=settings.max_record_bytes,
+        **more,
     )
-    try:
-        partitions = await reach(settings, _start(producer, settings.topic))
-        if not partitions and settings.create_topic and await ensure_topic(settings):
-            logger.warning("created topic %s", settings.topic)
-            partitions = settings.partitions
-        require_count(settings, partitions)
-    except BaseException:
-        await asyncio.wait({asyncio.ensure_future(_take_apart(producer))}, timeout=1)
-        raise
-    return KafkaPublisher(producer, settings)
 
 
-async def _start(producer: Any, topic: str) -> int:
+async def start(producer: Any, settings: KafkaSettings) -> Any:
+    """Start *producer*, and see to the topic of events; what is known of all topics."""
+    cluster = await reach(settings, _start(producer))
+    partitions = partitions_of(cluster, settings.topic)
+    if not partitions and settings.create_topic and await ensure_topic(settings):
+        logger.warning("created topic %s", settings.topic)
+        partitions = settings.partitions
+    require_count(settings, partitions)
+    return cluster
+
+
+def partitions_of(cluster: Any, topic: str) -> int:
+    """How many partitions *topic* has; 0 when there is none."""
+    return len(cluster.partitions_for_topic(topic) or ())
+
+
+async def _start(producer: Any) -> Any:
     await producer.start()
     # Asking for all topics: asking for one by name would create it on some brokers.
-    cluster = await producer.client.fetch_all_metadata()
-    return len(cluster.partitions_for_topic(topic) or ())
+    return await producer.client.fetch_all_metadata()
+
+
+async def let_go(producer: Any) -> None:
+    """Take a producer apart that is of no use, without waiting long."""
+    await asyncio.wait({asyncio.ensure_future(_take_apart(producer))}, timeout=1)
 
 
 async def _take_apart(producer: Any) -> None:
