@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -37,6 +38,13 @@ def shard_of(saga_id: str, shards: int) -> int:
 def shard_name(relay: str, index: int) -> str:
     """What a shard's checkpoint is called."""
     return f"{relay}/{index}"
+
+
+def is_shard_for(saga_id: str, name: str, names: Collection[str]) -> bool:
+    """Whether the checkpoint *name*, of all there are, is that of an instance's events."""
+    relay, slash, index = name.rpartition("/")
+    shards = sum(other.startswith(f"{relay}/") for other in names)
+    return not slash or int(index) == shard_of(saga_id, shards)
 
 
 def require_shards(relay: str, wanted: int, known: int) -> None:

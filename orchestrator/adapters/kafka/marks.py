@@ -75,7 +75,10 @@ async def _last_between(consumer: Any, place: Any, start: int, end: int) -> byte
 @asynccontextmanager
 async def _consumer(settings: KafkaSettings) -> AsyncIterator[Any]:
     consumer: Any = AIOKafkaConsumer(
-        **settings.client(), isolation_level="read_committed", enable_auto_commit=False
+        **settings.client(),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=20,  # closing waits for it
     )
     try:
         await consumer.start()

@@ -208,9 +208,11 @@ async def start(producer: Any, settings: KafkaSettings) -> Any:
     """Start *producer*, and see to the topic of events; what is known of all topics."""
     cluster = await reach(settings, _start(producer))
     partitions = partitions_of(cluster, settings.topic)
-    if not partitions and settings.create_topic and await ensure_topic(settings):
-        logger.warning("created topic %s", settings.topic)
-        partitions = settings.partitions
+    if not partitions and settings.create_topic:
+        if await ensure_topic(settings):
+            logger.warning("created topic %s", settings.topic)
+        cluster = await reach(settings, _await_topic(producer, settings.topic))
+        partitions = partitions_of(cluster, settings.topic)
     require_count(settings, partitions)
     return cluster
 
@@ -224,6 +226,15 @@ async def _start(producer: Any) -> Any:
     await producer.start()
     # Asking for all topics: asking for one by name would create it on some brokers.
     return await producer.client.fetch_all_metadata()
+
+
+async def _await_topic(producer: Any, topic: str) -> Any:
+    """What is known of all topics, once a topic that was just made, by whomever, is among them."""
+    cluster = await producer.client.fetch_all_metadata()
+    while not partitions_of(cluster, topic):
+        await asyncio.sleep(0.02)
+        cluster = await producer.client.fetch_all_metadata()
+    return cluster
 
 
 async def let_go(producer: Any) -> None:
