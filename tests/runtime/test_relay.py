@@ -42,6 +42,7 @@ class Log:
         self.away = range(0)
         self.checkpoints: list[int] = []
         self.extended = 0
+        self.skip_to = 0
 
     def end_lease(self) -> None:
         self.holder = None
@@ -60,7 +61,10 @@ class Log:
         self._reach()
         await asyncio.sleep(0)
         events = tuple(event for event in self.events if event.row.position > after)[:limit]
-        return FeedPage(events, events[-1].row.position if events else after)
+        return FeedPage(events, events[-1].row.position if events else max(after, self.skip_to))
+
+    async def rewind(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
+        return await self.checkpoint(relay, owner, cursor, ttl)
 
     async def checkpoint(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
         self._reach()
