@@ -25,7 +25,7 @@ class RelaySettings:
     """
 
     shards: int = 4
-    page: int = 1000
+    page: int = 500
     publish_bytes: int = 8 * 1024 * 1024
     ttl: float = 15.0
     publish_timeout: float = 7.0
@@ -34,6 +34,7 @@ class RelaySettings:
     idle_poll_every: float = 1.0
     backoff: float = 0.1
     backoff_limit: float = 5.0
+    refused_pause: float = 30.0
     share_every: float = 2.0
     mark_every: int = 100_000
 

@@ -260,7 +260,7 @@ class ShardRelay:
         delay = self._backoff.delay(self._failures, self._owner).total_seconds()
         if isinstance(error, PositionError):
             self._telemetry.count("positions_refused")
-            delay = self._settings.backoff_limit
+            delay = self._settings.refused_pause
             self._say(logging.ERROR, f"does not publish: {error}")
         elif isinstance(error, FencedError):
             self._fenced()

@@ -28,6 +28,7 @@ QUICK = RelaySettings(
     idle_poll_every=0.005,
     backoff=0.001,
     backoff_limit=0.005,
+    refused_pause=0.005,
 )
 
 
