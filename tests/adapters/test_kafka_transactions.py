@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -177,3 +177,67 @@ async def test_a_missing_topic_of_marks_is_named_when_it_may_not_be_made(
 
     with pytest.raises(UnavailableError, match=r"there is no topic .*\.marks .* 4 partitions"):
         await open_transactional(replace(settings, create_topic=False), SHARD)
+
+
+# ---------------------------------------------------------------------------- errors of the broker
+
+
+def forget_a_batch(publisher: TransactionalPublisher) -> None:
+    """Let the numbers of the next batches not follow those that the broker has seen."""
+    numbers = publisher._producer._txn_manager._sequence_numbers
+    for place in list(numbers):
+        numbers[place] += 7
+
+
+def become_unknown(publisher: TransactionalPublisher) -> None:
+    """Have an id that the broker has not given to this transactional id."""
+    manager = publisher._producer._txn_manager
+    manager._pid_and_epoch = manager._pid_and_epoch._replace(pid=manager.producer_id + 100_000)
+
+
+def be_of_an_earlier_epoch(publisher: TransactionalPublisher) -> None:
+    manager = publisher._producer._txn_manager
+    manager._pid_and_epoch = manager._pid_and_epoch._replace(epoch=manager.producer_epoch + 5)
+
+
+@pytest.mark.parametrize("harm", [forget_a_batch, become_unknown, be_of_an_earlier_epoch])
+async def test_after_an_error_of_any_class_the_next_publisher_goes_on_from_the_mark(
+    settings: KafkaSettings, harm: Callable[[TransactionalPublisher], None]
+) -> None:
+    async with opened(settings) as publisher:
+        await publisher.publish(batch(1, 3), Mark(0, 3, 1))
+        harm(publisher)
+        with pytest.raises(PublishError):
+            await publisher.publish(batch(4, 6), Mark(3, 6, 1))
+        with pytest.raises(PublishError, match="open a new one"):
+            await publisher.publish(batch(4, 6), Mark(3, 6, 1))
+    async with opened(settings) as publisher:
+        assert await publisher.mark() == Mark(0, 3, 1)
+        await publisher.publish(batch(4, 6), Mark(3, 6, 1))
+
+    assert versions(settings) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_transaction_that_took_too_long_is_ended_by_the_broker_and_done_again(
+    settings: KafkaSettings,
+) -> None:
+    quick = replace(settings, publish_timeout=0.6)  # the broker waits twice as long
+    publisher = await open_transactional(quick, SHARD)
+    committing = publisher._producer.commit_transaction
+    publisher._settings = replace(settings, publish_timeout=30)
+
+    async def commit_late() -> None:
+        await asyncio.sleep(4)
+        await committing()
+
+    publisher._producer.commit_transaction = commit_late
+    try:
+        with pytest.raises(PublishError):
+            await publisher.publish(batch(1, 3), Mark(0, 3, 1))
+    finally:
+        await publisher.close()
+    async with opened(settings) as second:
+        assert await second.mark() == Mark(0, 0, 0)
+        await second.publish(batch(1, 3), Mark(0, 3, 1))
+
+    assert versions(settings) == [1, 2, 3]

@@ -143,7 +143,7 @@ async def blow(storm: Storm, weather: Weather, seed: int) -> dict[str, bytes]:
                 await writer.write(sagas - before)
         await struck
     async with open_store(weather.database.dsn) as store:
-        await all_published(store, within=90)
+        await all_published(store, within=60 + storm.sagas / 50)
     return written
 
 
