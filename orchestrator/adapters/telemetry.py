@@ -43,6 +43,7 @@ _COUNTS = {
     "relay_failures": ("saga_relay_failures", "Times this relay went back to its checkpoint."),
     "relays_fenced": ("saga_relays_fenced", "Times another relay took the checkpoint away."),
     "producers_rebuilt": ("saga_producers_rebuilt", "Times a producer failed and was thrown away."),
+    "positions_refused": ("saga_positions_refused", "Times log and broker were found to disagree."),
     "feed_gate_timeouts": (
         "saga_feed_gate_timeouts",
         "Times an append in flight delayed the feed.",

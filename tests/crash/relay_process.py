@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from dataclasses import dataclass, replace
@@ -82,13 +83,13 @@ async def main(dsn: str, servers: str, topic: str, how: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     while not stop.is_set():
         try:
-            await relay(dsn, KafkaSettings(servers, topic), told, stop)
+            await carry(dsn, KafkaSettings(servers, topic), told, stop)
         except UnavailableError as error:  # the database is away when the process starts
             print(f"cannot start: {error}", file=sys.stderr)
             await asyncio.wait({asyncio.ensure_future(stop.wait())}, timeout=0.2)
 
 
-async def relay(dsn: str, kafka: KafkaSettings, told: Told, stop: asyncio.Event) -> None:
+async def carry(dsn: str, kafka: KafkaSettings, told: Told, stop: asyncio.Event) -> None:
     async def opened(shard: Shard) -> Publisher:
         if told.transactions:
             return await open_transactional(kafka, shard)
@@ -97,7 +98,9 @@ async def relay(dsn: str, kafka: KafkaSettings, told: Told, stop: asyncio.Event)
     settings = replace(SETTINGS, shards=told.shards, page=told.page)
     async with open_store(dsn) as store:
         feed = cast("Feed", HoldingFeed(store.feed, told.hold))
-        await Relay(feed, store.hints, opened, SilentTelemetry(), settings).run(stop)
+        owner = f"process {os.getpid()}"
+        relay = Relay(feed, store.hints, opened, SilentTelemetry(), settings, owner=owner)
+        await relay.run(stop)
 
 
 if __name__ == "__main__":

@@ -87,12 +87,21 @@ class Crew:
         self.processes[number].wait()
         self.processes[number] = self.start()
 
-    async def stop(self, number: int) -> None:
-        """Past its lease, and on again beside those who took over."""
-        process = self.processes[number]
+    async def stop(self) -> None:
+        """One that carries shards: past its lease, and on again beside those who took over."""
+        process = await self._at_work_now()
         process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(SETTINGS.ttl + 1.5)
         process.send_signal(signal.SIGCONT)
+
+    async def _at_work_now(self) -> subprocess.Popen[bytes]:
+        async with open_store(self.dsn) as store, asyncio.timeout(30):
+            while True:
+                owners = {standing.owner for standing in await store.feed.relays()}
+                for process in self.processes:
+                    if f"process {process.pid}" in owners:
+                        return process
+                await asyncio.sleep(0.02)
 
     def said(self, what: str) -> int:
         return (self.folder / "relays.log").read_text(errors="replace").count(what)
@@ -114,7 +123,7 @@ class Weather:
             case "kill":
                 await asyncio.to_thread(self.crew.kill, number)
             case "stop":
-                await self.crew.stop(number)
+                await self.crew.stop()
             case "broker":
                 hard = self.chance.random() < 0.5
                 await asyncio.to_thread(self.broker.end, kill=hard)
