@@ -80,5 +80,10 @@ def _deck(chance: random.Random, size: Size, now: float, *, broker: bool) -> lis
         deck = [kind for kind in deck if kind not in FIRST] or deck
     later = [kind for kind in deck if short and kind in LATER]
     rest = [kind for kind in deck if kind not in (*FIRST, *later)]
+    first = [kind for kind in FIRST if kind in deck]
+    # Who is stopped meets its successor only if that is not stopped beside it.
+    for kind in first:
+        for _ in range(deck.count(kind) - 1):
+            rest.insert(len(rest) // 2, kind)
     # What is popped first stands last.
-    return later + rest + [kind for kind in deck if kind in FIRST]
+    return later + rest + first[::-1]

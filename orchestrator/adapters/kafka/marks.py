@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.records import Outgoing
-from orchestrator.adapters.kafka.settings import KafkaSettings, reach
+from orchestrator.adapters.kafka.settings import SAGA, KafkaSettings, reach
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import Mark
@@ -26,9 +26,14 @@ _FIRST_LOOK = 50
 """Records from the end that are read first: the last mark is among them, or aborted ones are."""
 
 
+def base_of(settings: KafkaSettings) -> str:
+    """What the names of the relay's own begin with, also where each saga has its own topic."""
+    return settings.topic.replace(SAGA, "all-sagas")
+
+
 def marks_topic(settings: KafkaSettings) -> str:
     """Where the marks are: beside the events."""
-    return f"{settings.topic}.marks"
+    return f"{base_of(settings)}.marks"
 
 
 def record_of(mark: Mark, shard: Shard, settings: KafkaSettings) -> Outgoing:

@@ -22,7 +22,7 @@ from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyp
 
 from orchestrator.adapters.kafka.records import Outgoing, records_of
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
-from orchestrator.adapters.kafka.topic import ensure_topic, require_count
+from orchestrator.adapters.kafka.topic import ensure_topics, require_count
 from orchestrator.errors import FencedError, PublishError
 from orchestrator.ports import FeedEvent, Mark
 
@@ -72,12 +72,13 @@ class _Batch:
 
 
 class KafkaPublisher:
-    """Publishes to one topic with acks=all and idempotence. Of no use after its first failure."""
+    """Publishes with acks=all and idempotence. Of no use after its first failure."""
 
     def __init__(self, producer: AIOKafkaProducer, settings: KafkaSettings) -> None:
         self._producer: Any = producer
         self._settings = settings
         self._failed = False
+        self._prepared: set[str] = set(settings.fixed_topics)
 
     async def mark(self) -> Mark | None:
         """None: nothing is stored but the events."""
@@ -93,6 +94,9 @@ class KafkaPublisher:
                 partition = partition_of(record.key, self._settings.partitions)
                 by_partition[record.topic, partition].append(record)
         self._failed = True  # until all is acknowledged: a cancelled publish has failed too
+        if fresh := {topic for topic, _ in by_partition} - self._prepared:
+            await reach(self._settings, prepare(self._producer, self._settings, fresh))
+            self._prepared |= fresh
         await self._deliver(by_partition, mark)
         self._failed = False
 
@@ -204,37 +208,36 @@ def new_producer(settings: KafkaSettings, **more: Any) -> Any:
     )
 
 
-async def start(producer: Any, settings: KafkaSettings) -> Any:
-    """Start *producer*, and see to the topic of events; what is known of all topics."""
-    cluster = await reach(settings, _start(producer))
-    partitions = partitions_of(cluster, settings.topic)
-    if not partitions and settings.create_topic:
-        if await ensure_topic(settings):
-            logger.warning("created topic %s", settings.topic)
-        cluster = await reach(settings, _await_topic(producer, settings.topic))
-        partitions = partitions_of(cluster, settings.topic)
-    require_count(settings, partitions)
-    return cluster
+async def start(producer: Any, settings: KafkaSettings) -> None:
+    """Connect, and have the topics there that are known before any event is."""
+    await reach(settings, producer.start())
+    await reach(settings, prepare(producer, settings, settings.fixed_topics))
+
+
+async def prepare(producer: Any, settings: KafkaSettings, topics: Iterable[str]) -> None:
+    """Have *topics* there with the pinned count. UnavailableError when they are not."""
+    cluster = await topics_at(producer)
+    counts = {topic: partitions_of(cluster, topic) for topic in topics}
+    missing = [topic for topic, count in counts.items() if not count]
+    if missing and settings.create_topic:
+        made = await ensure_topics(settings, missing)
+        for topic in made:
+            logger.warning("created topic %s", topic)
+        cluster = await topics_at(producer)  # another may have made some, a moment before
+        counts |= {topic: partitions_of(cluster, topic) for topic in missing}
+        counts |= dict.fromkeys(made, settings.partitions)
+    for topic, count in counts.items():
+        require_count(settings, count, topic)
+
+
+async def topics_at(producer: Any) -> Any:
+    """What the broker knows of all topics: asking for one by name would create it on some."""
+    return await producer.client.fetch_all_metadata()
 
 
 def partitions_of(cluster: Any, topic: str) -> int:
     """How many partitions *topic* has; 0 when there is none."""
     return len(cluster.partitions_for_topic(topic) or ())
-
-
-async def _start(producer: Any) -> Any:
-    await producer.start()
-    # Asking for all topics: asking for one by name would create it on some brokers.
-    return await producer.client.fetch_all_metadata()
-
-
-async def _await_topic(producer: Any, topic: str) -> Any:
-    """What is known of all topics, once a topic that was just made, by whomever, is among them."""
-    cluster = await producer.client.fetch_all_metadata()
-    while not partitions_of(cluster, topic):
-        await asyncio.sleep(0.02)
-        cluster = await producer.client.fetch_all_metadata()
-    return cluster
 
 
 async def let_go(producer: Any) -> None:

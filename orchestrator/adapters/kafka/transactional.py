@@ -12,7 +12,13 @@ from typing import Any
 
 from aiokafka.errors import ProducerFenced  # type: ignore[import-untyped]  # ships no types
 
-from orchestrator.adapters.kafka.marks import create_marks, last_mark, marks_topic, record_of
+from orchestrator.adapters.kafka.marks import (
+    base_of,
+    create_marks,
+    last_mark,
+    marks_topic,
+    record_of,
+)
 from orchestrator.adapters.kafka.publisher import (
     KafkaPublisher,
     Place,
@@ -22,9 +28,10 @@ from orchestrator.adapters.kafka.publisher import (
     new_producer,
     partitions_of,
     start,
+    topics_at,
 )
 from orchestrator.adapters.kafka.records import Outgoing
-from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings
+from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import PublishError, UnavailableError
 from orchestrator.ports import Mark
@@ -70,11 +77,12 @@ async def open_transactional(settings: KafkaSettings, shard: Shard) -> Transacti
     limit = 2 * settings.publish_timeout
     producer = new_producer(
         settings,
-        transactional_id=f"{settings.topic}.relay-{shard.index}",
+        transactional_id=f"{base_of(settings)}.relay-{shard.index}",
         transaction_timeout_ms=int(limit * 1000),
     )
     try:
-        cluster = await start(producer, settings)
+        await start(producer, settings)
+        cluster = await reach(settings, topics_at(producer))
         await _require_marks(settings, shard, partitions_of(cluster, marks_topic(settings)))
     except BaseException:
         await let_go(producer)

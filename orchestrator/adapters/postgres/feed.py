@@ -9,6 +9,7 @@ position noted then is there.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import timedelta
 
@@ -135,7 +136,7 @@ class PostgresFeed:
 def _event(row: Record) -> FeedEvent:
     (
         saga_id, version, type_, node, attempt, epoch, data, meta, recorded_at, hash_, position,
-        name, saga_version, correlation_id, _,
+        name, saga_version, correlation_id, key, parent, tags, turn, _,
     ) = row  # fmt: skip
     return FeedEvent(
         EventRow(
@@ -144,4 +145,8 @@ def _event(row: Record) -> FeedEvent:
         name,
         saga_version,
         correlation_id,
+        key,
+        parent,
+        {} if tags == "{}" else json.loads(tags),
+        turn or "",
     )
