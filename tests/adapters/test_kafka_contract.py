@@ -23,7 +23,7 @@ from orchestrator.errors import (
     PublishError,
     UnavailableError,
 )
-from orchestrator.ports import EVENT_DATA_LIMIT, EventRow, FeedEvent, MAX_RECORD_BYTES, Mark
+from orchestrator.ports import EVENT_DATA_LIMIT, MAX_RECORD_BYTES, EventRow, FeedEvent, Mark
 from orchestrator.runtime.journal import meta_of
 from orchestrator.runtime.service import CONTEXT_LIMIT, KEY_LIMIT
 from tests.feed_events import NOON, feed_event
