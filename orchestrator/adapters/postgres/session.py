@@ -49,7 +49,8 @@ class Session:
             connection = await self._open()
             try:
                 with self._database.translated():
-                    yield connection
+                    async with self._database.bounded(connection):
+                        yield connection
             except UnavailableError as error:
                 if isinstance(error.__cause__, TimeoutError):
                     # The driver would wait for the late answer first, and the next user with it.
