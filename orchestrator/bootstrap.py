@@ -35,21 +35,25 @@ from orchestrator.adapters.kafka import (
     check,
     count_partitions,
     open_publisher,
+    open_transactional,
 )
 from orchestrator.adapters.postgres import checkup, retention, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.inbound import Inbound, OnEvent, OnSignal
 from orchestrator.domain.saga import Saga
+from orchestrator.domain.shards import Shard
 from orchestrator.errors import (
     InvalidInputError,
     NotFoundError,
     OrchestratorError,
     UnavailableError,
 )
-from orchestrator.ports import Finding, Removable, Removed, Store, Telemetry, Verdict
+from orchestrator.ports import Finding, Publisher, Removable, Removed, Store, Telemetry, Verdict
 from orchestrator.runtime.inbound import InboundIntake
 from orchestrator.runtime.relay import Relay
+from orchestrator.runtime.relay_position import Trust
+from orchestrator.runtime.relay_settings import RelaySettings
 from orchestrator.runtime.service import Orchestrator
 from orchestrator.runtime.worker import Worker, WorkerSettings
 from orchestrator.settings import Settings
@@ -119,13 +123,25 @@ class App:
         finally:
             await dead.close()
 
-    def relay(self) -> Relay | None:
+    def relay(self, trust: Trust = Trust.NEITHER) -> Relay | None:
         """A relay to the configured broker; None when none is configured."""
         kafka = kafka_settings(self.settings)
         if kafka is None:
             return None
+
+        async def opened(shard: Shard) -> Publisher:
+            if self.settings.kafka_transactions:
+                return await open_transactional(kafka, shard)
+            return await open_publisher(kafka)
+
         return Relay(
-            self.store.feed, self.store.hints, lambda: open_publisher(kafka), self.telemetry
+            self.store.feed,
+            self.store.hints,
+            opened,
+            self.telemetry,
+            RelaySettings(shards=self.settings.relay_shards),
+            trust=trust,
+            now=self.store.clock.now,
         )
 
 
@@ -164,7 +180,7 @@ async def open_app(
         if database.embedded:
             await _migrate_if_needed(database.dsn)
         async with (
-            open_store(database.dsn, settings=settings.postgres()) as opened,
+            open_store(database.dsn, settings=settings.postgres(), telemetry=telemetry) as opened,
             _with_caches(settings, opened) as store,
         ):
             orchestrator = Orchestrator(store, JsonCodec(), telemetry, catalogue.sagas)

@@ -46,11 +46,28 @@ _COUNTS = {
     "parked_events": ("saga_parked_events", "Events that a handler failed on, and were parked."),
     "stopped_partitions": ("saga_stopped_partitions", "Times an error stopped a partition."),
     "relays_fenced": ("saga_relays_fenced", "Times another relay took the checkpoint away."),
+    "producers_rebuilt": ("saga_producers_rebuilt", "Times a producer failed and was thrown away."),
+    "positions_refused": ("saga_positions_refused", "Times log and broker were found to disagree."),
+    "feed_gate_timeouts": (
+        "saga_feed_gate_timeouts",
+        "Times an append in flight delayed the feed.",
+    ),
 }
-_GAUGES = {
+_LEVELS = {
+    "relay_lag_events": (
+        "saga_relay_lag_events",
+        "Positions of the log not yet published.",
+        "shard",
+    ),
+    "relay_lag_seconds": (
+        "saga_relay_lag_seconds",
+        "Age of the oldest event not yet published.",
+        "shard",
+    ),
     "oldest_transaction": (
         "saga_oldest_transaction_seconds",
-        "How long the oldest transaction of the database server is open; dead rows pile up meanwhile.",
+        "How long the oldest transaction of the server is open; dead rows pile up meanwhile.",
+        "",
     ),
 }
 
@@ -70,7 +87,7 @@ class SilentTelemetry:
     def count(self, name: str, by: int = 1) -> None:
         return
 
-    def gauge(self, name: str, value: float) -> None:
+    def level(self, name: str, of: str, value: float) -> None:
         return
 
 
@@ -116,8 +133,11 @@ class EventTelemetry:
         self._compensations = counter("saga_compensation", "Recorded undo attempts.", "outcome")
         self._counts = {name: counter(*known) for name, known in _COUNTS.items()}
         self._others = counter("saga_counts", "What is counted besides.", "what")
-        self._gauges = {name: Gauge(*known, registry=kept) for name, known in _GAUGES.items()}
-        self._levels = Gauge("saga_levels", "What is measured besides.", ("what",), registry=kept)
+        self._levels = {
+            name: Gauge(told, says, (label,) if label else (), registry=kept)
+            for name, (told, says, label) in _LEVELS.items()
+        }
+        self._other_levels = Gauge("saga_level", "What else stands.", ("what", "of"), registry=kept)
         self._declare_batches()
 
     def _declare_batches(self) -> None:
@@ -166,8 +186,13 @@ class EventTelemetry:
     def count(self, name: str, by: int = 1) -> None:
         (self._counts.get(name) or self._others.labels(name)).inc(by)
 
-    def gauge(self, name: str, value: float) -> None:
-        (self._gauges.get(name) or self._levels.labels(name)).set(value)
+    def level(self, name: str, of: str, value: float) -> None:
+        gauge = self._levels.get(name)
+        if gauge is None:
+            gauge = self._other_levels.labels(name, of)
+        elif of:
+            gauge = gauge.labels(of)
+        gauge.set(value)
 
     # ------------------------------------------------------------------ opening and closing
 

@@ -18,6 +18,7 @@ from orchestrator.adapters.kafka.topic import (
     ensure_topics,
 )
 from orchestrator.adapters.kafka.topic_checks import TopicReport
+from orchestrator.adapters.kafka.transactional import TransactionalPublisher, open_transactional
 
 __all__ = [
     "ConsumerSettings",
@@ -28,10 +29,12 @@ __all__ = [
     "KafkaSettings",
     "Report",
     "TopicReport",
+    "TransactionalPublisher",
     "arguments",
     "check",
     "count_partitions",
     "ensure_topic",
     "ensure_topics",
     "open_publisher",
+    "open_transactional",
 ]

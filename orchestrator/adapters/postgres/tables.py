@@ -193,6 +193,14 @@ relay_cursor = Table(
     CheckConstraint("position >= 0 AND epoch > 0", name="counts"),
 )
 
+relay_member = Table(
+    "relay_member",
+    metadata,
+    Column("relay", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),
+    Column("lease_until", DateTime(timezone=True), nullable=False),
+)
+
 circuit = Table(
     "circuit",
     metadata,

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.bootstrap import Settings, removable
 from orchestrator.bootstrap import prune as remove
+from orchestrator.bootstrap import removable
 from orchestrator.errors import InvalidInputError
 from orchestrator.faces.cli.common import Json, out, progress, run, tell
 from orchestrator.faces.cli.render import clean
 from orchestrator.ports import Removable, Removed
+from orchestrator.settings import Settings
 
 
 def prune(

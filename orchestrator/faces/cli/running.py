@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from orchestrator.bootstrap import App, Catalogue, kafka_settings
 from orchestrator.errors import InvalidInputError, NotFoundError, OrchestratorError
 from orchestrator.faces.cli.common import Json, Sagas, catalogue
 from orchestrator.faces.cli.staying import log, stay
+from orchestrator.runtime.relay_position import Trust
 from orchestrator.settings import Settings
 
 Slots = Annotated[int | None, typer.Option(min=1, help="Instances carried at once.")]
@@ -26,6 +28,11 @@ Host = Annotated[
         help="Serve them on this address; 0.0.0.0 for all of them.",
         show_default="SAGA_METRICS_HOST, else 127.0.0.1",
     ),
+]
+
+GoOnFrom = Annotated[
+    Trust,
+    typer.Option(help="Whom to believe, once, when database and broker disagree."),
 ]
 
 
@@ -48,8 +55,13 @@ def worker(
     stay(prepare, _work, metrics_port, metrics_host, as_json=json)
 
 
-def relay(metrics_port: Metrics = None, metrics_host: Host = None, json: Json = False) -> None:
-    """Publish every event to Kafka, in order, until SIGTERM; one works, others stand by.
+def relay(
+    go_on_from: GoOnFrom = Trust.NEITHER,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
+) -> None:
+    """Publish every event to Kafka, in order, until SIGTERM; all relays share the work.
 
     Example: SAGA_KAFKA_BOOTSTRAP_SERVERS=localhost:9092 saga relay
     """
@@ -62,7 +74,7 @@ def relay(metrics_port: Metrics = None, metrics_host: Host = None, json: Json = 
             )
         return settings, Catalogue(())
 
-    stay(prepare, _publish, metrics_port, metrics_host, as_json=json)
+    stay(prepare, partial(_publish, trust=go_on_from), metrics_port, metrics_host, as_json=json)
 
 
 def consume(
@@ -163,8 +175,8 @@ async def _work(app: App, stop: asyncio.Event) -> None:
         raise OrchestratorError("the worker gave up by itself; its log says why. Start it again")
 
 
-async def _publish(app: App, stop: asyncio.Event) -> None:
-    running = app.relay()
+async def _publish(app: App, stop: asyncio.Event, trust: Trust = Trust.NEITHER) -> None:
+    running = app.relay(trust)
     if running is None:
         raise InvalidInputError("no broker is configured: set SAGA_KAFKA_BOOTSTRAP_SERVERS")
     log.info("publishes %s to %s", app.database.shown, app.settings.kafka_bootstrap_servers)

@@ -34,8 +34,8 @@ class Published:
         if name == "published_events":
             self.events += by
 
-    def gauge(self, name: str, value: float) -> None:
-        return
+    def level(self, name: str, of: str, value: float) -> None:
+        """As above."""
 
 
 Finish = Callable[[], Awaitable[Relayed | None]]
