@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -21,10 +21,6 @@ from orchestrator.runtime.relay_shard import ShardRelay
 log = logging.getLogger(__name__)
 
 OpenPublisher = Callable[[Shard], Awaitable[Publisher]]
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(slots=True)
@@ -54,7 +50,7 @@ class Relay:
         name: str = "events",
         owner: str | None = None,
         trust: Trust = Trust.NEITHER,
-        now: Callable[[], datetime] = _now,
+        now: Callable[[], datetime] = machine.now,
     ) -> None:
         self._feed = feed
         self._hints = hints

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from orchestrator.domain.policies import Backoff
 from orchestrator.domain.shards import WHOLE, Shard
@@ -26,10 +26,6 @@ from orchestrator.runtime.relay_position import Start, Trust, is_amiss, settle
 from orchestrator.runtime.relay_settings import RelaySettings, first_of, parts_of, within
 
 log = logging.getLogger(__name__)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 class ShardRelay:
@@ -52,7 +48,7 @@ class ShardRelay:
         owner: str | None = None,
         shard: Shard = WHOLE,
         trust: Trust = Trust.NEITHER,
-        now: Callable[[], datetime] = _now,
+        now: Callable[[], datetime] = machine.now,
     ) -> None:
         self._feed = feed
         self._hints = hints
