@@ -16,7 +16,8 @@ from benchmarks import each, limits, relay, workloads
 from benchmarks.flows import three_steps, two_undone
 from orchestrator import Status
 from orchestrator.adapters.postgres.migrate import upgrade
-from orchestrator.bootstrap import Settings, open_database, spare_the_collector
+from orchestrator.bootstrap import open_database, spare_the_collector
+from orchestrator.settings import Settings
 
 
 async def measure(dsn: str, wanted: argparse.Namespace) -> dict[str, float]:

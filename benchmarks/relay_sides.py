@@ -18,7 +18,8 @@ from datetime import datetime
 
 from confluent_kafka import Consumer, TopicPartition
 
-from orchestrator.bootstrap import Settings, open_app, spare_the_collector
+from orchestrator.bootstrap import open_app, spare_the_collector
+from orchestrator.settings import Settings
 
 
 async def relay(dsn: str, servers: str, topic: str) -> None:

@@ -226,6 +226,10 @@ class Fleet(Protocol):
         """Extend the lease; restore the presence. False when others have retired this worker."""
         ...
 
+    async def oldest_transaction(self) -> float:
+        """Seconds for which the oldest transaction of the server is open; 0.0 when none is."""
+        ...
+
     async def retire_dead(self) -> list[Retired]:
         """Retire workers whose lease ran out or whose presence is gone; free what they held."""
         ...
@@ -580,8 +584,9 @@ class SharedState(Protocol):
         """Say what became of an admitted call. Opening and closing are `policies.circuit_after`."""
         ...
 
-    async def reserve(self, rate: Rate) -> Held | None:
-        """None: one call was taken out of the allowance. Held: nothing was taken."""
+    async def reserve(self, rate: Rate, turn: datetime | None = None) -> Held | None:
+        """None: one call was taken out of the allowance. Held: nothing was taken, but a place in
+        the line: who comes back with that time as its *turn* goes before who comes now."""
         ...
 
     async def look_up(
@@ -672,8 +677,8 @@ class Telemetry(Protocol):
         """Count something that has no event: a claim, a takeover, a fenced append."""
         ...
 
-    def level(self, name: str, of: str, value: float) -> None:
-        """Say how high something stands now, like the lag of a shard."""
+    def gauge(self, name: str, value: float, of: str = "") -> None:
+        """How much of something there is at this moment; of which one, where there are several."""
         ...
 
 
@@ -712,3 +717,22 @@ class Finding:
     subject: str
     verdict: Verdict
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removable:
+    """What `saga prune` finds that ended before a day: how much, and how much of it has to stay for now."""
+
+    sagas: int
+    events: int
+    unpublished: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `saga prune` removed, and the months of the log that were dropped with it."""
+
+    sagas: int
+    events: int
+    months: tuple[str, ...]

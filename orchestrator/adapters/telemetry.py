@@ -53,6 +53,12 @@ _LEVELS = {
     "relay_lag_events": ("saga_relay_lag_events", "Positions of the log not yet published."),
     "relay_lag_seconds": ("saga_relay_lag_seconds", "Age of the oldest event not yet published."),
 }
+_GAUGES = {
+    "oldest_transaction": (
+        "saga_oldest_transaction_seconds",
+        "How long the oldest transaction of the database server is open; dead rows pile up meanwhile.",
+    ),
+}
 
 
 class SilentTelemetry:
@@ -70,7 +76,7 @@ class SilentTelemetry:
     def count(self, name: str, by: int = 1) -> None:
         return
 
-    def level(self, name: str, of: str, value: float) -> None:
+    def gauge(self, name: str, value: float, of: str = "") -> None:
         return
 
 
@@ -120,7 +126,10 @@ class EventTelemetry:
             name: Gauge(told, says, ("shard",), registry=kept)
             for name, (told, says) in _LEVELS.items()
         }
-        self._other_levels = Gauge("saga_level", "What else stands.", ("what", "of"), registry=kept)
+        self._gauges = {name: Gauge(*known, registry=kept) for name, known in _GAUGES.items()}
+        self._others_measured = Gauge(
+            "saga_levels", "What is measured besides.", ("what", "of"), registry=kept
+        )
         self._declare_batches()
 
     def _declare_batches(self) -> None:
@@ -169,9 +178,10 @@ class EventTelemetry:
     def count(self, name: str, by: int = 1) -> None:
         (self._counts.get(name) or self._others.labels(name)).inc(by)
 
-    def level(self, name: str, of: str, value: float) -> None:
-        gauge = self._levels.get(name)
-        (gauge.labels(of) if gauge else self._other_levels.labels(name, of)).set(value)
+    def gauge(self, name: str, value: float, of: str = "") -> None:
+        shards = self._levels.get(name)
+        known = shards.labels(of) if shards else self._gauges.get(name)
+        (known or self._others_measured.labels(name, of)).set(value)
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -242,7 +252,7 @@ def initialize_observability(
     enable_prometheus: bool = True,
     enable_tracing: bool = True,
     prometheus_port: int = 9464,
-    prometheus_host: str = "0.0.0.0",  # noqa: S104 - a scraper is another machine as a rule
+    prometheus_host: str = "127.0.0.1",
 ) -> EventTelemetry:
     """Telemetry for this process: metrics over HTTP, spans to `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
@@ -258,7 +268,8 @@ def initialize_observability(
         try:
             server, thread = start_http_server(prometheus_port, prometheus_host, registry)
         except OSError as error:
-            log.warning("no metrics: port %d cannot be used (%s)", prometheus_port, error)
+            place = prometheus_port, prometheus_host
+            log.warning("no metrics: port %d cannot be used on %s (%s)", *place, error)
         else:
             telemetry.on_close(lambda: _stop(server, thread.join))
     return telemetry

@@ -32,7 +32,7 @@ Guard = Circuit | Rate | BudgetRule | CacheGuard
 class RunStep:
     """Call the action of *step*. `timeout` bounds the attempt, `deadline` whatever is round it.
 
-    `cut` says that nobody waits for it any more.
+    `cut` says that nobody waits for it any more; `turn` is until when it was held back.
     """
 
     path: str
@@ -45,6 +45,7 @@ class RunStep:
     announced: bool = False
     guards: tuple[Guard, ...] = ()
     cut: bool = False
+    turn: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ class Forward(Backward):
             announced,
             around.guards,
             around.cut,
+            known.held_until,
         )
         return Plan(commands=(run,))
 

@@ -13,6 +13,7 @@ from orchestrator.domain.shards import WHOLE, Shard
 from orchestrator.errors import FencedError, PositionError, UnavailableError
 from orchestrator.ports import (
     EVENTS,
+    Clock,
     Cursor,
     Feed,
     FeedPage,
@@ -48,7 +49,7 @@ class ShardRelay:
         owner: str | None = None,
         shard: Shard = WHOLE,
         trust: Trust = Trust.NEITHER,
-        now: Callable[[], datetime] = machine.now,
+        clock: Clock | None = None,
     ) -> None:
         self._feed = feed
         self._hints = hints
@@ -64,19 +65,22 @@ class ShardRelay:
         self._owner = owner or machine.new_name()
         self._shard = shard
         self._trust = trust
-        self._now = now
+        self._clock = clock
         self._failures = 0
         self._reached = Cursor(0, 0)
         self._marked = 0
         self._oldest: datetime | None = None
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
+        self._refuse_at = 0.0
         self.held = False
 
     @property
     def lag(self) -> float:
         """The age in seconds of the oldest event that was read and not published yet."""
-        return max((self._now() - self._oldest).total_seconds(), 0.0) if self._oldest else 0.0
+        if self._oldest is None or self._clock is None:
+            return 0.0
+        return max((self._clock.now() - self._oldest).total_seconds(), 0.0)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until *stop* is set; then finish the page in hand and give the lease up."""
@@ -140,7 +144,7 @@ class ShardRelay:
         limit = self._settings.publish_timeout
         mark = await within(limit, "reading the mark", publisher.mark())
         if mark is None:
-            start = Start(cursor.position, 0)
+            start = self._go_on_without_mark(cursor)
         elif self._trust is not Trust.NEITHER and is_amiss(cursor, mark):
             start = await self._agree_as_told(cursor, mark, publisher)
         else:
@@ -148,6 +152,16 @@ class ShardRelay:
         self._trust, self._marked = Trust.NEITHER, start.position
         self._reached = Cursor(max(start.position, start.published), cursor.epoch)
         return start if await self._move(self._reached.position) else None
+
+    def _go_on_without_mark(self, cursor: Cursor) -> Start:
+        """The checkpoint is all there is to go by; it never goes back by itself."""
+        if cursor.position < self._reached.position:
+            raise PositionError(
+                f"its checkpoint went back to {cursor.position}, so an older state of the database "
+                "was brought back, and readers have events that are not in it. See that they "
+                "forget them (docs/kafka.md), then start the relay anew"
+            )
+        return Start(cursor.position, 0)
 
     async def _agree_as_told(self, cursor: Cursor, mark: Mark, publisher: Publisher) -> Start:
         """Let checkpoint and mark both be what a person has chosen."""
@@ -255,14 +269,21 @@ class ShardRelay:
         self._telemetry.count("relay_failures")
         delay = self._backoff.delay(self._failures, self._owner).total_seconds()
         if isinstance(error, PositionError):
-            self._telemetry.count("positions_refused")
-            delay = self._settings.refused_pause
-            self._say(logging.ERROR, f"does not publish: {error}")
+            delay = self._settings.ttl / 3  # nobody else shall have it
+            self._refuse(error)
         elif isinstance(error, FencedError):
             self._fenced()
         else:
             self._say(logging.WARNING, f"goes back to its checkpoint in {delay:.1f} s: {error}")
         await first_of(delay, self._stop)
+
+    def _refuse(self, error: PositionError) -> None:
+        """Say that a person has to decide; again and again, but not all the time."""
+        now = asyncio.get_running_loop().time()
+        self._telemetry.count("positions_refused")
+        if now >= self._refuse_at:
+            self._refuse_at = now + self._settings.say_every
+            self._say(logging.ERROR, f"does not publish: {error}")
 
     async def _give_up(self) -> None:
         self.held = False

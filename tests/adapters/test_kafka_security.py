@@ -14,9 +14,10 @@ import pytest
 import trustme
 
 from orchestrator.adapters.kafka import KafkaSettings, check, open_publisher
-from orchestrator.bootstrap import Catalogue, Settings, diagnose, kafka_settings
+from orchestrator.bootstrap import Catalogue, diagnose, kafka_settings
 from orchestrator.errors import InvalidInputError, UnavailableError
 from orchestrator.ports import Mark, Verdict
+from orchestrator.settings import Settings
 from tests.brokers import NoBrokerError
 from tests.faces.cli.prompt import environment as variables_of
 from tests.feed_events import feed_event

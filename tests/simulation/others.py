@@ -167,8 +167,8 @@ class SimShared:
     async def report(self, circuit: Circuit, *, succeeded: bool) -> None:
         await self._ask("report", lambda: self._shared.report(circuit, succeeded=succeeded))
 
-    async def reserve(self, rate: Rate) -> Held | None:
-        return await self._ask("reserve", lambda: self._shared.reserve(rate))  # type: ignore[no-any-return]  # as the fake's
+    async def reserve(self, rate: Rate, turn: datetime | None = None) -> Held | None:
+        return await self._ask("reserve", lambda: self._shared.reserve(rate, turn))  # type: ignore[no-any-return]  # as the fake's
 
     async def look_up(
         self, cache: CacheRule, key: str, holder: str, patience: timedelta

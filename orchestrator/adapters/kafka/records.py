@@ -15,7 +15,7 @@ from urllib.parse import quote
 from orchestrator.adapters.codec_events import read_event
 from orchestrator.adapters.event_schemas import STATE_ID, STATE_TYPE, schema_id
 from orchestrator.adapters.kafka.settings import KafkaSettings
-from orchestrator.domain.events import EVENT_TYPES, SagaCompleted, Status
+from orchestrator.domain.events import EVENT_TYPES, SagaCompleted, SagaRemoved, Status
 from orchestrator.domain.standing import REPAIRS, standing
 from orchestrator.ports import FeedEvent
 
@@ -28,7 +28,7 @@ class Outgoing:
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
     headers: Headers
     told: str
 
@@ -39,7 +39,11 @@ def records_of(event: FeedEvent, settings: KafkaSettings) -> Iterator[Outgoing]:
     key = event.row.saga_id.encode()
     topic = settings.topic_of(event.saga_name)
     yield Outgoing(topic, key, value_of(event), headers_of(event), told)
-    if settings.state_topic and (state := state_of(event)) is not None:
+    if not settings.state_topic:
+        return
+    state, removed = state_of(event), event.row.type == SagaRemoved.__name__
+    if removed or state is not None:
+        # No value is a tombstone: compaction removes what is known of this key.
         yield Outgoing(settings.state_topic, key, state, state_headers_of(event), told)
 
 

@@ -9,17 +9,26 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.bootstrap import App, Catalogue, Settings, kafka_settings
+from orchestrator.bootstrap import App, Catalogue, kafka_settings
 from orchestrator.errors import InvalidInputError, OrchestratorError
 from orchestrator.faces.cli.common import Json, Sagas, catalogue
 from orchestrator.faces.cli.staying import log, stay
 from orchestrator.runtime.relay_position import Trust
+from orchestrator.settings import Settings
 
 Slots = Annotated[int | None, typer.Option(min=1, help="Instances carried at once.")]
 Metrics = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this port.")
 ]
 
+Host = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Serve them on this address; 0.0.0.0 for all of them.",
+        show_default="SAGA_METRICS_HOST, else 127.0.0.1",
+    ),
+]
 GoOnFrom = Annotated[
     Trust,
     typer.Option(help="Whom to believe, once, when database and broker disagree."),
@@ -27,7 +36,11 @@ GoOnFrom = Annotated[
 
 
 def worker(
-    sagas: Sagas = None, slots: Slots = None, metrics_port: Metrics = None, json: Json = False
+    sagas: Sagas = None,
+    slots: Slots = None,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
 ) -> None:
     """Claim instances and carry them on, until SIGTERM; waits when the database is away.
 
@@ -38,11 +51,14 @@ def worker(
         settings = _settings(slots)
         return settings, catalogue(sagas, settings)
 
-    stay(prepare, _work, metrics_port, as_json=json)
+    stay(prepare, _work, metrics_port, metrics_host, as_json=json)
 
 
 def relay(
-    go_on_from: GoOnFrom = Trust.NEITHER, metrics_port: Metrics = None, json: Json = False
+    go_on_from: GoOnFrom = Trust.NEITHER,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
 ) -> None:
     """Publish every event to Kafka, in order, until SIGTERM; all relays share the work.
 
@@ -57,11 +73,16 @@ def relay(
             )
         return settings, Catalogue(())
 
-    stay(prepare, partial(_publish, trust=go_on_from), metrics_port, as_json=json)
+    publish = partial(_publish, trust=go_on_from)
+    stay(prepare, publish, metrics_port, metrics_host, as_json=json)
 
 
 def up(
-    sagas: Sagas = None, slots: Slots = None, metrics_port: Metrics = None, json: Json = False
+    sagas: Sagas = None,
+    slots: Slots = None,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
 ) -> None:
     """Run everything in this process: database (embedded, unless one is configured), worker, relay.
 
@@ -89,7 +110,7 @@ def up(
                 raise
             raise first from None
 
-    stay(prepare, serve, metrics_port, as_json=json)
+    stay(prepare, serve, metrics_port, metrics_host, as_json=json)
 
 
 # ---------------------------------------------------------------------------- parts

@@ -34,7 +34,7 @@ class Published:
         if name == "published_events":
             self.events += by
 
-    def level(self, name: str, of: str, value: float) -> None:
+    def gauge(self, name: str, value: float, of: str = "") -> None:
         """As above."""
 
 

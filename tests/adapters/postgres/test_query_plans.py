@@ -197,7 +197,7 @@ DIGEST = bytes(32)
     [
         ("admit_call", "pk_circuit", (MINUTE, 1, MINUTE)),
         ("report_success", "pk_circuit", (MINUTE, 1)),
-        ("reserve_call", "pk_rate", (MINUTE, MINUTE)),
+        ("reserve_call", "pk_rate", (MINUTE, MINUTE, None, MINUTE)),
         ("look_up_output", "pk_cache_entry", (DIGEST, "h", MINUTE, MINUTE, MINUTE)),
         ("keep_output", "ix_cache_entry_kept", (DIGEST, "h", "1", 900)),
         ("read_budget", "pk_budget", (MINUTE,)),

@@ -6,7 +6,11 @@
 -- are those of domain/standing.py.
 SELECT e.saga_id::text AS saga_id, e.version, e.type, e.node, e.attempt, e.epoch, e.data, e.meta,
     e.recorded_at, e.hash, e.position,
-    coalesce(s.name, '') AS name, coalesce(s.version, 0) AS saga_version,
+    -- Of one that was removed there is no row any more: its last event says what it was.
+    coalesce(s.name, CASE WHEN e.type = 'SagaRemoved' THEN e.data->>'saga' END, '') AS name,
+    coalesce(
+        s.version, CASE WHEN e.type = 'SagaRemoved' THEN (e.data->>'saga_version')::int END, 0
+    ) AS saga_version,
     coalesce(s.correlation_id, '') AS correlation_id,
     s.key, s.parent::text AS parent, coalesce(s.tags, '{}')::text AS tags,
     CASE WHEN e.type IN ('SagaResumed', 'StepRetried', 'CompensationSkipped', 'StepResolved') THEN (
