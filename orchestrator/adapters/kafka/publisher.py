@@ -147,6 +147,7 @@ class KafkaPublisher:
             answer: asyncio.Future[Any] = await self._producer.send_batch(
                 batch.builder, topic, partition=partition
             )
+            answer.add_done_callback(_hear)
             return answer
 
     async def _answer(self, answer: asyncio.Future[Any], place: Place, batch: _Batch) -> None:
@@ -245,11 +246,20 @@ async def let_go(producer: Any) -> None:
     await asyncio.wait({asyncio.ensure_future(_take_apart(producer))}, timeout=1)
 
 
+def _hear(answer: asyncio.Future[Any]) -> None:
+    """Take note of an answer, so that asyncio does not complain where an earlier one failed."""
+    if not answer.cancelled():
+        answer.exception()
+
+
 async def _take_apart(producer: Any) -> None:
     """End a producer that holds batches nobody waits for; `stop` would wait for them for ever."""
     sender = producer._sender.sender_task  # noqa: SLF001 - no public way to end it
     while sender is not None and not sender.done():
         sender.cancel()  # the first lets a request in flight end, the next ends that too
         await asyncio.wait({sender}, timeout=0.1)
+    waiter = producer._txn_manager._transaction_waiter  # noqa: SLF001 - nobody waits for it now
+    if waiter is not None and waiter.done():
+        _hear(waiter)
     producer._closed = True  # noqa: SLF001 - or its finalizer complains
     await producer.client.close()
