@@ -138,11 +138,16 @@ class ShardRelay:
     async def _begin(self, cursor: Cursor, publisher: Publisher) -> Start | None:
         """Where to go on; None when fenced.
 
-        The mark is read when all others are fenced at the broker, and the lease is looked at when
-        the mark is read: whoever has the lease then, and only they, goes on from it.
+        The mark is read when all others are fenced at the broker, and the checkpoint again when the
+        mark is read: whoever still has the lease then, and only they, may compare the two.
         """
         limit = self._settings.publish_timeout
         mark = await within(limit, "reading the mark", publisher.mark())
+        now = await self._feed.acquire(self._name, self._owner, self._ttl)
+        if now is None or now.epoch != cursor.epoch:
+            self._fenced()
+            return None
+        cursor = now
         if mark is None:
             start = self._go_on_without_mark(cursor)
         elif self._trust is not Trust.NEITHER and is_amiss(cursor, mark):
@@ -151,7 +156,9 @@ class ShardRelay:
             start = settle(cursor, mark)
         self._trust, self._marked = Trust.NEITHER, start.position
         self._reached = Cursor(max(start.position, start.published), cursor.epoch)
-        return start if await self._move(self._reached.position) else None
+        if self._reached == cursor or await self._follow(self._reached):
+            return start
+        return None
 
     def _go_on_without_mark(self, cursor: Cursor) -> Start:
         """The checkpoint is all there is to go by; it never goes back by itself."""
@@ -214,11 +221,16 @@ class ShardRelay:
     async def _move(self, position: int) -> bool:
         """Move the checkpoint, never backwards; False when it is not ours to move any more."""
         reached = Cursor(max(position, self._reached.position), self._reached.epoch)
-        if not await self._feed.checkpoint(self._name, self._owner, reached, self._ttl):
-            self._fenced()
+        if not await self._follow(reached):
             return False
         self._failures, self._reached, self._oldest = 0, reached, None
         return True
+
+    async def _follow(self, reached: Cursor) -> bool:
+        moved = await self._feed.checkpoint(self._name, self._owner, reached, self._ttl)
+        if not moved:
+            self._fenced()
+        return moved
 
     # ------------------------------------------------------------------ reading
 
