@@ -44,15 +44,7 @@ from orchestrator.errors import (
     OrchestratorError,
     UnavailableError,
 )
-from orchestrator.ports import (
-    Finding,
-    Publisher,
-    Removable,
-    Removed,
-    Store,
-    Telemetry,
-    Verdict,
-)
+from orchestrator.ports import Finding, Publisher, Removable, Removed, Store, Telemetry, Verdict
 from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.relay_position import Trust
 from orchestrator.runtime.relay_settings import RelaySettings

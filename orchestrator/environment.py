@@ -8,7 +8,6 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.adapters.kafka import KafkaSecurity, KafkaSettings, arguments
-from orchestrator.domain.shards import MOST_SHARDS
 from orchestrator.errors import InvalidInputError
 
 
@@ -23,8 +22,6 @@ class KafkaEnvironment(BaseSettings):
     kafka_partitions: int = Field(default=6, ge=1, le=10_000)
     kafka_replication_factor: int = Field(default=3, ge=1, le=100)
     kafka_create_topics: bool = True
-    kafka_transactions: bool = True
-    relay_shards: int = Field(default=4, ge=1, le=MOST_SHARDS)
     kafka_security_protocol: str = ""
     kafka_ssl_cafile: str = ""
     kafka_ssl_certfile: str = ""

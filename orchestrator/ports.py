@@ -677,8 +677,8 @@ class Telemetry(Protocol):
         """Count something that has no event: a claim, a takeover, a fenced append."""
         ...
 
-    def gauge(self, name: str, value: float, of: str = "") -> None:
-        """How much of something there is at this moment; of which one, where there are several."""
+    def level(self, name: str, of: str, value: float) -> None:
+        """Say how high something stands now, like the lag of a shard."""
         ...
 
 

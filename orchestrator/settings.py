@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from orchestrator.adapters.postgres.pool import PostgresSettings
+from orchestrator.domain.shards import MOST_SHARDS
 from orchestrator.environment import KafkaEnvironment
 from orchestrator.runtime.worker import WorkerSettings
 
@@ -43,6 +44,8 @@ class Settings(KafkaEnvironment):
     transactions: int = Field(default=10, ge=1, le=1_000)
     pooler: Literal["auto", "none", "transaction"] = "auto"
     metrics_host: str = "127.0.0.1"
+    kafka_transactions: bool = True
+    relay_shards: int = Field(default=4, ge=1, le=MOST_SHARDS)
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:

@@ -50,13 +50,20 @@ _COUNTS = {
     ),
 }
 _LEVELS = {
-    "relay_lag_events": ("saga_relay_lag_events", "Positions of the log not yet published."),
-    "relay_lag_seconds": ("saga_relay_lag_seconds", "Age of the oldest event not yet published."),
-}
-_GAUGES = {
+    "relay_lag_events": (
+        "saga_relay_lag_events",
+        "Positions of the log not yet published.",
+        "shard",
+    ),
+    "relay_lag_seconds": (
+        "saga_relay_lag_seconds",
+        "Age of the oldest event not yet published.",
+        "shard",
+    ),
     "oldest_transaction": (
         "saga_oldest_transaction_seconds",
-        "How long the oldest transaction of the database server is open; dead rows pile up meanwhile.",
+        "How long the oldest transaction of the server is open; dead rows pile up meanwhile.",
+        "",
     ),
 }
 
@@ -76,7 +83,7 @@ class SilentTelemetry:
     def count(self, name: str, by: int = 1) -> None:
         return
 
-    def gauge(self, name: str, value: float, of: str = "") -> None:
+    def level(self, name: str, of: str, value: float) -> None:
         return
 
 
@@ -123,13 +130,10 @@ class EventTelemetry:
         self._counts = {name: counter(*known) for name, known in _COUNTS.items()}
         self._others = counter("saga_counts", "What is counted besides.", "what")
         self._levels = {
-            name: Gauge(told, says, ("shard",), registry=kept)
-            for name, (told, says) in _LEVELS.items()
+            name: Gauge(told, says, (label,) if label else (), registry=kept)
+            for name, (told, says, label) in _LEVELS.items()
         }
-        self._gauges = {name: Gauge(*known, registry=kept) for name, known in _GAUGES.items()}
-        self._others_measured = Gauge(
-            "saga_levels", "What is measured besides.", ("what", "of"), registry=kept
-        )
+        self._other_levels = Gauge("saga_level", "What else stands.", ("what", "of"), registry=kept)
         self._declare_batches()
 
     def _declare_batches(self) -> None:
@@ -178,10 +182,13 @@ class EventTelemetry:
     def count(self, name: str, by: int = 1) -> None:
         (self._counts.get(name) or self._others.labels(name)).inc(by)
 
-    def gauge(self, name: str, value: float, of: str = "") -> None:
-        shards = self._levels.get(name)
-        known = shards.labels(of) if shards else self._gauges.get(name)
-        (known or self._others_measured.labels(name, of)).set(value)
+    def level(self, name: str, of: str, value: float) -> None:
+        gauge = self._levels.get(name)
+        if gauge is None:
+            gauge = self._other_levels.labels(name, of)
+        elif of:
+            gauge = gauge.labels(of)
+        gauge.set(value)
 
     # ------------------------------------------------------------------ opening and closing
 

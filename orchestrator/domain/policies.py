@@ -160,10 +160,11 @@ def bucket_after(
     # A stricter rule of the same name may have left more than this one can owe.
     after = min(max(bucket.full_at, now), empty) + each
     line_at = _line(bucket, each, now)
-    if turn is not None and now < turn:
-        until: datetime | None = turn
-    elif after <= empty and (turn is not None or line_at is None):
+    if after <= empty and (turn is not None or line_at is None):
+        # Also where it comes early: a caller whose clock is ahead would come early for ever.
         return Bucket(after, line_at, each), None
+    if turn is not None and now < turn:
+        until = turn
     else:
         soonest = now + (after - empty)
         until = line_at = soonest if line_at is None else max(soonest, line_at + each)

@@ -167,8 +167,8 @@ class Relay:
         for index, run in self._runs.items():
             if run.relay.held:
                 name = shard_name(self._name, index)
-                self._telemetry.gauge("relay_lag_events", await self._feed.lag(name), name)
-                self._telemetry.gauge("relay_lag_seconds", run.relay.lag, name)
+                self._telemetry.level("relay_lag_events", name, await self._feed.lag(name))
+                self._telemetry.level("relay_lag_seconds", name, run.relay.lag)
 
     # ------------------------------------------------------------------ waiting and ending
 

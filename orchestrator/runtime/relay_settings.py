@@ -34,7 +34,7 @@ class RelaySettings:
     idle_poll_every: float = 1.0
     backoff: float = 0.1
     backoff_limit: float = 5.0
-    say_every: float = 30.0
+    refused_pause: float = 30.0
     share_every: float = 2.0
     mark_every: int = 100_000
 

@@ -72,7 +72,6 @@ class ShardRelay:
         self._oldest: datetime | None = None
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
-        self._refuse_at = 0.0
         self.held = False
 
     @property
@@ -149,7 +148,7 @@ class ShardRelay:
             return None
         cursor = now
         if mark is None:
-            start = self._go_on_without_mark(cursor)
+            start = self._begin_without_mark(cursor)
         elif self._trust is not Trust.NEITHER and is_amiss(cursor, mark):
             start = await self._agree_as_told(cursor, mark, publisher)
         else:
@@ -160,13 +159,13 @@ class ShardRelay:
             return start
         return None
 
-    def _go_on_without_mark(self, cursor: Cursor) -> Start:
-        """The checkpoint is all there is to go by; it never goes back by itself."""
-        if cursor.position < self._reached.position:
+    def _begin_without_mark(self, cursor: Cursor) -> Start:
+        """From the checkpoint. PositionError when it went back since this relay last had it."""
+        if cursor.position < self._reached.position and self._trust is Trust.NEITHER:
             raise PositionError(
-                f"its checkpoint went back to {cursor.position}, so an older state of the database "
-                "was brought back, and readers have events that are not in it. See that they "
-                "forget them (docs/kafka.md), then start the relay anew"
+                f"the checkpoint went back to {cursor.position}: an older state of the database was "
+                "brought back, and readers have events that are not in it. See that they forget "
+                "them (docs/kafka.md), then start the relay anew"
             )
         return Start(cursor.position, 0)
 
@@ -281,21 +280,26 @@ class ShardRelay:
         self._telemetry.count("relay_failures")
         delay = self._backoff.delay(self._failures, self._owner).total_seconds()
         if isinstance(error, PositionError):
-            delay = self._settings.ttl / 3  # nobody else shall have it
-            self._refuse(error)
-        elif isinstance(error, FencedError):
+            self._telemetry.count("positions_refused")
+            self._say(logging.ERROR, f"does not publish: {error}")
+            await self._keep(self._settings.refused_pause)
+            return
+        if isinstance(error, FencedError):
             self._fenced()
         else:
             self._say(logging.WARNING, f"goes back to its checkpoint in {delay:.1f} s: {error}")
         await first_of(delay, self._stop)
 
-    def _refuse(self, error: PositionError) -> None:
-        """Say that a person has to decide; again and again, but not all the time."""
-        now = asyncio.get_running_loop().time()
-        self._telemetry.count("positions_refused")
-        if now >= self._refuse_at:
-            self._refuse_at = now + self._settings.say_every
-            self._say(logging.ERROR, f"does not publish: {error}")
+    async def _keep(self, seconds: float) -> None:
+        """Wait, and keep the lease: another relay may not know what this one knows."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while not self._stop.is_set() and (left := until - loop.time()) > 0:
+            await first_of(min(left, self._settings.ttl / 3), self._stop)
+            try:
+                await self._feed.acquire(self._name, self._owner, self._ttl)
+            except UnavailableError as error:
+                self._say(logging.WARNING, f"cannot keep its lease: {error}")
 
     async def _give_up(self) -> None:
         self.held = False

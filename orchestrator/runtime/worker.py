@@ -392,7 +392,7 @@ class _Shift:
     async def _measure(self) -> None:
         """What is wrong long before anybody notices: rows that were read over cannot be removed."""
         age = await self._store.fleet.oldest_transaction()
-        self._telemetry.gauge("oldest_transaction", age)
+        self._telemetry.level("oldest_transaction", "", age)
 
     async def _follow(self) -> None:
         """Hear of inbox news, and give back what the database thinks is ours but is not here."""

@@ -22,5 +22,5 @@ class SilentTelemetry:
     def count(self, name: str, by: int = 1) -> None:
         return
 
-    def gauge(self, name: str, value: float, of: str = "") -> None:
+    def level(self, name: str, of: str, value: float) -> None:
         return

@@ -264,6 +264,16 @@ async def test_those_whose_turns_came_together_share_what_is_there_and_line_up_a
     assert {later - turn for turn, later in itertools.pairwise(turns)} == {CALLS.each}
 
 
+async def test_who_always_comes_early_gets_through_as_soon_as_a_call_is_left(world: World) -> None:
+    await world.at_once(CALLS.calls + 1, lambda side, _: side.reserve(CALLS))
+    ahead = await world.now() + timedelta(days=1)
+    assert await world.shared.reserve(CALLS, ahead) == Held(ahead)
+
+    await world.later(CALLS.each)
+
+    assert await world.shared.reserve(CALLS, ahead) is None
+
+
 async def test_who_comes_now_goes_behind_those_who_wait(world: World) -> None:
     await world.at_once(CALLS.calls + 2, lambda side, _: side.reserve(CALLS))
     await world.later(CALLS.each)

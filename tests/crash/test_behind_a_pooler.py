@@ -48,7 +48,13 @@ async def test_timers_signals_children_rows_and_ways_back_survive_a_kill_behind_
     async with (
         connect(SAGAS, database_url=pooled_dsn) as orchestrator,
         open_store(pooled_dsn) as store,
-        Relay(store.feed, store.hints, broker.open, SilentTelemetry(), RelaySettings(page=7)),
+        Relay(
+            store.feed,
+            store.hints,
+            lambda _: broker.open(),
+            SilentTelemetry(),
+            RelaySettings(page=7),
+        ),
         process(*arguments, **there) as doomed,
     ):
         numbers = [n if n % 3 else -n - 1 for n in range(MANY)]

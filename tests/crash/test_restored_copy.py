@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from orchestrator import NotFoundError, Saga, Signal, Status, WorkflowContext, step
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.bootstrap import Catalogue, open_app, work
-from orchestrator.runtime.relay import Relay
-from orchestrator.runtime.relay_settings import RelaySettings
+from orchestrator.domain.shards import shard_name
+from orchestrator.runtime.relay import Relay, RelaySettings
 from orchestrator.settings import Settings
 from tests.crash.field_hospital import until
 from tests.runtime.test_relay import Broker
@@ -30,8 +30,9 @@ async def add(n: int, ctx: WorkflowContext) -> int:
 
 go = Signal("go", int)
 flow = Saga("flow", version=1, body=add >> go.wait() >> add.named("add_again"))
+SHARD = shard_name("events", 0)
 RELAY = RelaySettings(
-    shards=1, poll_every=0.02, idle_poll_every=0.1, backoff=0.05, backoff_limit=0.2, ttl=15
+    poll_every=0.02, idle_poll_every=0.1, backoff=0.05, backoff_limit=0.2, ttl=15, shards=1
 )
 
 
@@ -81,7 +82,7 @@ async def test_an_older_copy_lacks_the_tail_and_a_running_relay_says_so(
             assert await early.result(within=20) == 3
 
         async def published() -> bool:
-            return await app.store.feed.lag("events") == 0
+            return await app.store.feed.lag(SHARD) == 0
 
         await until(published, "everything published")
         sent = len(broker.versions(early.saga_id)), len(broker.versions(late.saga_id))
@@ -112,7 +113,7 @@ async def test_an_older_copy_lacks_the_tail_and_a_running_relay_says_so(
     ):
 
         async def caught_up() -> bool:
-            return await app.store.feed.lag("events") == 0
+            return await app.store.feed.lag(SHARD) == 0
 
         await until(caught_up, "everything published")
     assert len(broker.versions(early.saga_id)) > sent[0]

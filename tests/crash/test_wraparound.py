@@ -78,7 +78,13 @@ async def test_sagas_and_feed_go_on_when_transaction_numbers_begin_again(
     broker = Broker()
     async with (
         open_app(settings, Catalogue((flow,))) as app,
-        Relay(app.store.feed, app.store.hints, broker.open, SilentTelemetry(), RelaySettings()),
+        Relay(
+            app.store.feed,
+            app.store.hints,
+            lambda _: broker.open(),
+            SilentTelemetry(),
+            RelaySettings(),
+        ),
         work([flow], database_url=server.dsn()),
     ):
         before = await asyncio.to_thread(_next, server.dsn())

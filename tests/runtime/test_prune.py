@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 import pytest
 
 from orchestrator import Saga, Status, WorkflowContext, step
-from orchestrator.adapters.kafka import KafkaSettings, open_transactional
+from orchestrator.adapters.kafka import KafkaPublisher, KafkaSettings, open_publisher
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.bootstrap import prune
+from orchestrator.domain.shards import Shard
 from orchestrator.runtime.relay import Relay
 from tests.crash.field_hospital import until
 from tests.kafka_reader import Read, read_topic
@@ -31,12 +32,11 @@ async def relayed(on_stage: Stage, settings: KafkaSettings) -> None:
     """Let a relay publish everything there is."""
     store = on_stage.app.store
     stop = asyncio.Event()
-    relay = Relay(
-        store.feed,
-        store.hints,
-        lambda shard: open_transactional(settings, shard),
-        SilentTelemetry(),
-    )
+
+    async def opened(shard: Shard) -> KafkaPublisher:
+        return await open_publisher(settings)
+
+    relay = Relay(store.feed, store.hints, opened, SilentTelemetry())
     task = asyncio.create_task(relay.run(stop))
 
     async def all_of_it() -> bool:

@@ -27,6 +27,9 @@ class Silent:
 
     def attempted(self, *args: Any) -> None: ...
 
+    def level(self, name: str, of: str, value: float) -> None:
+        return
+
     def batch(self, kind: str, size: int, seconds: float) -> None:
         if self.broken:
             raise ZeroDivisionError("telemetry is broken")

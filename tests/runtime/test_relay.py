@@ -28,7 +28,7 @@ QUICK = RelaySettings(
     idle_poll_every=0.005,
     backoff=0.001,
     backoff_limit=0.005,
-    say_every=0.0,
+    refused_pause=0.005,
 )
 
 
@@ -184,7 +184,7 @@ class Counts:
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by
 
-    def gauge(self, name: str, value: float, of: str = "") -> None:
+    def level(self, name: str, of: str, value: float) -> None:
         raise AssertionError("the process tells the levels of its shards")
 
 

@@ -26,7 +26,7 @@ class Levels(Counts):
         super().__init__()
         self.levels: dict[tuple[str, str], float] = {}
 
-    def gauge(self, name: str, value: float, of: str = "") -> None:
+    def level(self, name: str, of: str, value: float) -> None:
         self.levels[name, of] = value
 
 

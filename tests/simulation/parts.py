@@ -32,7 +32,7 @@ class Telemetry:
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by
 
-    def gauge(self, name: str, value: float, of: str = "") -> None:
+    def level(self, name: str, of: str, value: float) -> None:
         return
 
 

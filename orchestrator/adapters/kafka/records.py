@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
+from functools import lru_cache
 from urllib.parse import quote
 
 from orchestrator.adapters.codec_events import read_event
@@ -110,14 +111,20 @@ def _why(event: FeedEvent, kind: type) -> dict[str, object]:
 
 def headers_of(event: FeedEvent) -> Headers:
     """CloudEvents attributes, then our own; all values are text."""
-    source = f"/sagas/{quote(event.saga_name, safe='')}"
-    return _headers(event, source, f"saga.{event.row.type}", schema_id(event.row.type))
+    return _headers(
+        event, source_of(event.saga_name), f"saga.{event.row.type}", schema_id(event.row.type)
+    )
 
 
 def state_headers_of(event: FeedEvent) -> Headers:
     """As `headers_of`. The source is another, because source and id name one record only."""
-    source = f"/sagas/{quote(event.saga_name, safe='')}/state"
-    return _headers(event, source, STATE_TYPE, STATE_ID)
+    return _headers(event, f"{source_of(event.saga_name)}/state", STATE_TYPE, STATE_ID)
+
+
+@lru_cache(maxsize=1024)
+def source_of(saga_name: str) -> str:
+    """What a saga is called as the source of its events."""
+    return f"/sagas/{quote(saga_name, safe='')}"
 
 
 def _headers(event: FeedEvent, source: str, type_: str, schema: str) -> Headers:

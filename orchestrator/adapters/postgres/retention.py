@@ -55,8 +55,7 @@ async def remove(
     """
     sagas = events = 0
     async with _opened(dsn) as database:
-        [bound] = await database.fetch(sql("read_published"))
-        batch = _Batch(before, name, bound["position"], relayed=bound["relayed"])
+        batch = _Batch(before, name)
         async for page_sagas, page_events in _pages(database, batch):
             sagas, events = sagas + page_sagas, events + page_events
             if progress is not None:
@@ -68,12 +67,10 @@ async def remove(
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What is to be removed, and up to where the log is published."""
+    """What is to be removed."""
 
     before: datetime
     name: str | None
-    published: int
-    relayed: bool
 
 
 async def _pages(database: Database, batch: _Batch) -> AsyncIterator[tuple[int, int]]:
@@ -88,9 +85,10 @@ async def _pages(database: Database, batch: _Batch) -> AsyncIterator[tuple[int, 
 
 async def _remove_page(connection: Connection, *, batch: _Batch, after: str) -> list[Record]:
     """The instances of one page, which are gone with all that was theirs when this commits."""
-    before = first_id(batch.before)
+    before = str(first_id(batch.before))
+    published, relayed = await _published(connection)
     page = await connection.fetch(
-        sql("list_removable"), batch.before, after, str(before), batch.name, PAGE, batch.published
+        sql("list_removable"), batch.before, after, before, batch.name, PAGE, published
     )
     if not page:
         return page
@@ -99,9 +97,21 @@ async def _remove_page(connection: Connection, *, batch: _Batch, after: str) -> 
     await connection.execute("DELETE FROM event WHERE saga_id = ANY($1::uuid[])", ids)
     for statement in _DELETES:
         await connection.execute(statement, ids)
-    if batch.relayed and (known := [row for row in page if row["head"]]):
+    if relayed and (known := [row for row in page if row["head"]]):
         await _mark(connection, known)
     return page
+
+
+async def _published(connection: Connection) -> tuple[int, bool]:
+    """Up to where every relay has published, and whether there ever was one.
+
+    Where there was none, none begins before this transaction ends: it would publish half of a saga.
+    """
+    [bound] = await connection.fetch(sql("read_published"))
+    if not bound["relayed"]:
+        await connection.execute("LOCK TABLE relay_cursor IN SHARE MODE")
+        [bound] = await connection.fetch(sql("read_published"))
+    return bound["position"], bound["relayed"]
 
 
 async def _mark(connection: Connection, page: Sequence[Record]) -> None:
@@ -123,8 +133,8 @@ async def _forget(database: Database, batch: _Batch) -> None:
 
     async def forget(connection: Connection) -> int:
         await connection.execute(_RETAIN)
-        before = str(first_id(batch.before))
-        done = await connection.execute(sql("forget_removed"), batch.published, before, 10 * PAGE)
+        before, (published, _) = str(first_id(batch.before)), await _published(connection)
+        done = await connection.execute(sql("forget_removed"), published, before, 10 * PAGE)
         return int(done.rpartition(" ")[2])
 
     while await database.transact(forget):

@@ -29,6 +29,7 @@ Host = Annotated[
         show_default="SAGA_METRICS_HOST, else 127.0.0.1",
     ),
 ]
+
 GoOnFrom = Annotated[
     Trust,
     typer.Option(help="Whom to believe, once, when database and broker disagree."),
@@ -73,8 +74,7 @@ def relay(
             )
         return settings, Catalogue(())
 
-    publish = partial(_publish, trust=go_on_from)
-    stay(prepare, publish, metrics_port, metrics_host, as_json=json)
+    stay(prepare, partial(_publish, trust=go_on_from), metrics_port, metrics_host, as_json=json)
 
 
 def up(

@@ -34,7 +34,7 @@ class Published:
         if name == "published_events":
             self.events += by
 
-    def gauge(self, name: str, value: float, of: str = "") -> None:
+    def level(self, name: str, of: str, value: float) -> None:
         """As above."""
 
 

@@ -100,6 +100,28 @@ async def test_what_no_relay_has_published_yet_stays(
     assert await store.reads.get(second) is not None
 
 
+async def test_the_first_relay_of_all_waits_for_a_removal_under_way(
+    store: Store,
+    given: Given,
+    side: Connection,
+    any_dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await given.at_rest(Status.COMPLETED)
+    delete, beginning = retention._RETAIN, "SELECT pg_sleep(0.5)"
+    monkeypatch.setattr(retention, "_RETAIN", f"{delete}; {beginning}")
+    removing = asyncio.create_task(remove(any_dsn, now()))
+    locked = "SELECT count(*) FROM pg_locks WHERE mode = 'ShareLock' AND granted"
+    while not await side.fetchval(f"{locked} AND relation = 'relay_cursor'::regclass"):
+        await asyncio.sleep(0)
+
+    cursor = await store.feed.acquire("events", "ann", LEASE)
+
+    assert cursor == Cursor(0, 1)
+    assert await all_events(store) == [], "what it would have found half of is gone already"
+    assert (await removing).sagas == 1
+
+
 async def test_a_removal_is_an_event_in_the_feed_that_says_what_it_was(
     store: Store, given: Given, any_dsn: str
 ) -> None:

@@ -19,9 +19,10 @@ WITH locked AS MATERIALIZED (
     FROM timed t
 ), told AS MATERIALIZED (
     SELECT a.*, CASE
-        WHEN a.now < $5::timestamptz THEN $5::timestamptz
+        -- Also where it comes early: a caller whose clock is ahead would come early for ever.
         WHEN a.after <= a.now + $4::interval AND ($5::timestamptz IS NOT NULL OR a.line_at IS NULL)
             THEN NULL
+        WHEN a.now < $5::timestamptz THEN $5::timestamptz
         ELSE greatest(a.after - $4::interval, a.line_at + $3::interval)
     END AS until
     FROM asked a
