@@ -141,7 +141,7 @@ class App:
             self.telemetry,
             RelaySettings(shards=self.settings.relay_shards),
             trust=trust,
-            now=self.store.clock.now,
+            clock=self.store.clock,
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from uuid import UUID
 
 from orchestrator.errors import ConflictError
 
@@ -31,7 +30,7 @@ def shard_of(saga_id: str, shards: int) -> int:
 
     The first bytes of an id change with the time in some kinds of UUID, the last in others.
     """
-    octets = UUID(saga_id).bytes
+    octets = bytes.fromhex(saga_id.replace("-", ""))
     return ((octets[2] ^ octets[14]) << 8 | (octets[3] ^ octets[15])) % shards
 
 

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from orchestrator.domain.shards import Shard, shard_name
 from orchestrator.errors import UnavailableError
-from orchestrator.ports import Feed, Hints, Publisher, RelayStanding, Telemetry
+from orchestrator.ports import Clock, Feed, Hints, Publisher, RelayStanding, Telemetry
 from orchestrator.runtime import machine
 from orchestrator.runtime.relay_position import Trust
 from orchestrator.runtime.relay_settings import RelaySettings
@@ -21,10 +21,6 @@ from orchestrator.runtime.relay_shard import ShardRelay
 log = logging.getLogger(__name__)
 
 OpenPublisher = Callable[[Shard], Awaitable[Publisher]]
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(slots=True)
@@ -54,7 +50,7 @@ class Relay:
         name: str = "events",
         owner: str | None = None,
         trust: Trust = Trust.NEITHER,
-        now: Callable[[], datetime] = _now,
+        clock: Clock | None = None,
     ) -> None:
         self._feed = feed
         self._hints = hints
@@ -64,7 +60,7 @@ class Relay:
         self._name = name
         self._owner = owner or machine.new_name()
         self._trust = trust
-        self._now = now
+        self._clock = clock
         self._runs: dict[int, _Run] = {}
         self._leaving: dict[int, _Run] = {}
         self._pinned = False
@@ -116,7 +112,6 @@ class Relay:
         members = await self._feed.attend(self._name, self._owner, ttl)
         standings = {standing.relay: standing for standing in await self._feed.relays()}
         self._give_up_over(self._part(members))
-        self._give_up_over(self._part(members))
         self._take_free(members, standings)
         await self._tell(standings)
 
@@ -161,7 +156,7 @@ class Relay:
             owner=self._owner,
             shard=shard,
             trust=self._trust,
-            now=self._now,
+            clock=self._clock,
         )
         stop = asyncio.Event()
         task = asyncio.create_task(relay.run(stop), name=shard_name(self._name, shard.index))

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from orchestrator.domain.policies import Backoff
 from orchestrator.domain.shards import WHOLE, Shard
 from orchestrator.errors import FencedError, PositionError, UnavailableError
 from orchestrator.ports import (
     EVENTS,
+    Clock,
     Cursor,
     Feed,
     FeedPage,
@@ -26,10 +27,6 @@ from orchestrator.runtime.relay_position import Start, Trust, is_amiss, settle
 from orchestrator.runtime.relay_settings import RelaySettings, first_of, parts_of, within
 
 log = logging.getLogger(__name__)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 class ShardRelay:
@@ -52,7 +49,7 @@ class ShardRelay:
         owner: str | None = None,
         shard: Shard = WHOLE,
         trust: Trust = Trust.NEITHER,
-        now: Callable[[], datetime] = _now,
+        clock: Clock | None = None,
     ) -> None:
         self._feed = feed
         self._hints = hints
@@ -68,7 +65,7 @@ class ShardRelay:
         self._owner = owner or machine.new_name()
         self._shard = shard
         self._trust = trust
-        self._now = now
+        self._clock = clock
         self._failures = 0
         self._reached = Cursor(0, 0)
         self._marked = 0
@@ -80,7 +77,9 @@ class ShardRelay:
     @property
     def lag(self) -> float:
         """The age in seconds of the oldest event that was read and not published yet."""
-        return max((self._now() - self._oldest).total_seconds(), 0.0) if self._oldest else 0.0
+        if self._oldest is None or self._clock is None:
+            return 0.0
+        return max((self._clock.now() - self._oldest).total_seconds(), 0.0)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until *stop* is set; then finish the page in hand and give the lease up."""
@@ -138,11 +137,16 @@ class ShardRelay:
     async def _begin(self, cursor: Cursor, publisher: Publisher) -> Start | None:
         """Where to go on; None when fenced.
 
-        The mark is read when all others are fenced at the broker, and the lease is looked at when
-        the mark is read: whoever has the lease then, and only they, goes on from it.
+        The mark is read when all others are fenced at the broker, and the checkpoint again when the
+        mark is read: whoever still has the lease then, and only they, may compare the two.
         """
         limit = self._settings.publish_timeout
         mark = await within(limit, "reading the mark", publisher.mark())
+        now = await self._feed.acquire(self._name, self._owner, self._ttl)
+        if now is None or now.epoch != cursor.epoch:
+            self._fenced()
+            return None
+        cursor = now
         if mark is None:
             start = self._begin_without_mark(cursor)
         elif self._trust is not Trust.NEITHER and is_amiss(cursor, mark):
@@ -151,7 +155,9 @@ class ShardRelay:
             start = settle(cursor, mark)
         self._trust, self._marked = Trust.NEITHER, start.position
         self._reached = Cursor(max(start.position, start.published), cursor.epoch)
-        return start if await self._move(self._reached.position) else None
+        if self._reached == cursor or await self._follow(self._reached):
+            return start
+        return None
 
     def _begin_without_mark(self, cursor: Cursor) -> Start:
         """From the checkpoint. PositionError when it went back since this relay last had it."""
@@ -214,11 +220,16 @@ class ShardRelay:
     async def _move(self, position: int) -> bool:
         """Move the checkpoint, never backwards; False when it is not ours to move any more."""
         reached = Cursor(max(position, self._reached.position), self._reached.epoch)
-        if not await self._feed.checkpoint(self._name, self._owner, reached, self._ttl):
-            self._fenced()
+        if not await self._follow(reached):
             return False
         self._failures, self._reached, self._oldest = 0, reached, None
         return True
+
+    async def _follow(self, reached: Cursor) -> bool:
+        moved = await self._feed.checkpoint(self._name, self._owner, reached, self._ttl)
+        if not moved:
+            self._fenced()
+        return moved
 
     # ------------------------------------------------------------------ reading
 

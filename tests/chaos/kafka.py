@@ -16,9 +16,9 @@ from tests.brokers import (
     NoBrokerError,
     _answers,
     _die_with_parent,
-    _free_ports,
     _run,
     fetch_kafka,
+    free_ports,
     open_broker,
 )
 
@@ -30,7 +30,7 @@ class Broker:
         self.name = f"Apache Kafka {KAFKA} (KRaft, one node)"
         self._folder = folder
         folder.mkdir()
-        port, controller = _free_ports(2)
+        port, controller = free_ports(2)
         self.servers = f"127.0.0.1:{port}"
         settings = PROPERTIES.format(port=port, controller=controller, logs=folder / "logs")
         (folder / "server.properties").write_text(settings, "utf-8")

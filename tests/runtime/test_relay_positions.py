@@ -35,6 +35,22 @@ class MarkingBroker:
         del self.stored[len(self.stored) - events :]
 
 
+class OvertakenBroker(MarkingBroker):
+    """Another relay publishes a batch while the first reads the mark."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self.log = log
+
+    async def open(self) -> MarkingPublisher:
+        publisher = await super().open()
+        if self.opened == 1:
+            end = self.log.events[2].row.position
+            self.stored, self.marks = self.log.events[:3], [Mark(0, end, 2)]
+            self.log.holder, self.log.cursor = "other", Cursor(end, 2)
+        return publisher
+
+
 class MarkingPublisher:
     def __init__(self, broker: MarkingBroker, number: int) -> None:
         self._broker = broker
@@ -111,6 +127,18 @@ async def test_a_relay_goes_on_over_positions_without_events_and_marks_them_now_
         await until(lambda: log.cursor.position == 1000)
 
     assert broker.marks[-1] == Mark(400, 1000, 1)
+
+
+async def test_who_lost_the_lease_while_the_mark_was_read_is_fenced_and_raises_no_alarm() -> None:
+    log, counts = Log(story(versions=2)), Counts()
+    broker = OvertakenBroker(log)
+    async with relay_to(broker, log, counts=counts):
+        await until(lambda: counts.counts["relays_fenced"] == 1)
+        log.end_lease()
+        await until(all_published(log))
+
+    assert broker.stored == log.events
+    assert counts.counts["positions_refused"] == 0
 
 
 # ---------------------------------------------------------------------------- when they disagree
