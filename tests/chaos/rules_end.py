@@ -25,7 +25,7 @@ def come_to_an_end(evidence: Evidence) -> Iterator[str | None]:
         known = row.key in ends
         allowed = set(ends.get(str(row.key), ENDED)) if known else {*ENDED}
         asked = cancels.get(row.id, set())
-        if asked & {"ok", "unknown"} and "stuck" not in allowed:
+        if asked & {"ok", "unknown"}:
             allowed.add("compensated")
         refused = any(event.type == "CancelRefused" for event in evidence.by_saga.get(row.id, []))
         if "ok" in asked and not refused:
