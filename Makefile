@@ -35,6 +35,7 @@ chaos: $(READY) ## 100,000 random lives and worlds, the sizes that are promised,
 	@SCALE_SIZE=$${SCALE_SIZE:-full} $(BIN)/python -m pytest tests/scale --timeout=0
 	@RELAY_STORM=$${RELAY_STORM:-full} $(BIN)/python -m pytest tests/crash/test_relay_storm.py
 	@MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest tests/faults/test_store_model.py --timeout=0
+	@INBOUND_RECORDS=$${INBOUND_RECORDS:-10000} $(BIN)/python -m pytest tests/crash/test_inbound_killed.py tests/crash/test_event_consumer_killed.py
 	@SIM_SEEDS=$${SIM_SEEDS:-100000} CHAOS_SIZE=$${CHAOS_SIZE:-nightly} CHAOS_MINUTES=$${CHAOS_MINUTES:-10} $(BIN)/python -m pytest -m chaos --timeout=0
 
 mutants: $(READY) ## plant one bug after another: each must be found

@@ -27,15 +27,20 @@ from pydantic import SecretStr
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.kafka import (
+    ConsumerSettings,
+    KafkaConsumer,
+    KafkaDeadLetters,
     KafkaSettings,
     TopicReport,
     check,
+    count_partitions,
     open_publisher,
     open_transactional,
 )
 from orchestrator.adapters.postgres import checkup, retention, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
+from orchestrator.domain.inbound import Inbound, OnEvent, OnSignal
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import (
@@ -45,6 +50,7 @@ from orchestrator.errors import (
     UnavailableError,
 )
 from orchestrator.ports import Finding, Publisher, Removable, Removed, Store, Telemetry, Verdict
+from orchestrator.runtime.inbound import InboundIntake
 from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.relay_position import Trust
 from orchestrator.runtime.relay_settings import RelaySettings
@@ -71,6 +77,7 @@ class Catalogue:
 
     sagas: tuple[Saga[Any, Any], ...]
     resources: tuple[OpenResources, ...] = ()
+    inbound: tuple[Inbound, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,22 @@ class App:
                 resources,
                 self.settings.worker(watchdog=watchdog),
             )
+
+    @asynccontextmanager
+    async def consumer(self, group: str | None = None) -> AsyncIterator[KafkaConsumer | None]:
+        """A consumer of all declared topics; None when no broker or no topic is."""
+        kafka = kafka_settings(self.settings)
+        if kafka is None or not self.catalogue.inbound:
+            yield None
+            return
+        intake = InboundIntake(self.orchestrator, self.catalogue.inbound)
+        member = group or self.settings.kafka_group
+        dead = KafkaDeadLetters(kafka, self.settings.kafka_dead_letters, member)
+        try:
+            options = ConsumerSettings(session_timeout=self.settings.kafka_session_timeout)
+            yield KafkaConsumer(kafka, intake.topics, member, intake, dead, self.telemetry, options)
+        finally:
+            await dead.close()
 
     def relay(self, trust: Trust = Trust.NEITHER) -> Relay | None:
         """A relay to the configured broker; None when none is configured."""
@@ -317,6 +340,7 @@ async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
     except UnavailableError as error:
         findings.append(Finding("database", Verdict.FAILED, str(error)))
     findings += await _diagnose_broker(settings)
+    findings += await _diagnose_inbound(settings, catalogue)
     if settings.redis_url is not None:
         findings.append(await _diagnose_redis(settings.redis_url.get_secret_value()))
     return findings
@@ -327,6 +351,30 @@ async def _diagnose_redis(url: str) -> Finding:
         return Finding("caches", Verdict.FINE, f"in {await _redis().check(url)}")
     except (InvalidInputError, UnavailableError) as error:
         return Finding("caches", Verdict.FAILED, str(error))
+
+
+async def _diagnose_inbound(settings: Settings, catalogue: Catalogue) -> list[Finding]:
+    """A line for each topic that `saga consume` would read, and one for its dead letters."""
+    topics = tuple(dict.fromkeys(one.topic for one in catalogue.inbound))
+    if not topics:
+        return []
+    dead = settings.kafka_dead_letters
+    try:
+        kafka = kafka_settings(settings)
+        if kafka is None:
+            text = "topics are declared, but no broker; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
+            return [Finding("inbound", Verdict.FAILED, text)]
+        found = await count_partitions(kafka, [*topics, dead])
+    except (InvalidInputError, UnavailableError) as error:
+        return [Finding("inbound", Verdict.FAILED, str(error))]
+    findings = [
+        Finding("inbound", Verdict.FINE, f"topic {topic}, {found[topic]} partitions")
+        if topic in found
+        else Finding("inbound", Verdict.WARNING, f"there is no topic {topic} yet; it is waited for")
+        for topic in topics
+    ]
+    kept = "is there" if dead in found else "will be made when a record needs it"
+    return [*findings, Finding("inbound", Verdict.FINE, f"topic {dead} for dead letters {kept}")]
 
 
 async def _diagnose_broker(settings: Settings) -> list[Finding]:
@@ -361,28 +409,33 @@ def _about(topic: TopicReport, *, may_be_made: bool) -> list[Finding]:
 def load_catalogue(modules: Iterable[str]) -> Catalogue:
     """The sagas of modules, named as in an import statement, looked for in this directory too.
 
-    A module offers its `SAGAS`, or all sagas at its top level; and, if it has one, its
-    `resources`: a mapping from type to resource, or an async context manager that takes the
-    database URL and yields one.
+    A module offers its `SAGAS`, or all sagas at its top level; its `INBOUND`, or all `on_event`
+    and `on_signal` at its top level; and, if it has one, its `resources`: a mapping from type to
+    resource, or an async context manager that takes the database URL and yields one.
     """
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     sagas: dict[int, Saga[Any, Any]] = {}
     opens: list[OpenResources] = []
+    inbound: dict[int, Inbound] = {}
     for name in modules:
         module = _import(name)
         found = getattr(module, "SAGAS", None) or [
             value for value in vars(module).values() if isinstance(value, Saga)
         ]
-        if not found:
+        declared = getattr(module, "INBOUND", None) or [
+            value for value in vars(module).values() if isinstance(value, OnEvent | OnSignal)
+        ]
+        if not found and not declared:
             raise NotFoundError(
                 f"module {name!r} holds no saga; give it a SAGAS tuple or a Saga at its top level"
             )
+        inbound.update((id(one), one) for one in declared)
         sagas.update((id(saga), saga) for saga in found)
         resources = getattr(module, "resources", None)
         if resources is not None and not isinstance(resources, ModuleType):
             opens.append(_opening(name, resources))
-    return Catalogue(tuple(sagas.values()), tuple(opens))
+    return Catalogue(tuple(sagas.values()), tuple(opens), tuple(inbound.values()))
 
 
 def _opening(module: str, resources: Any) -> OpenResources:

@@ -22,6 +22,9 @@ class KafkaEnvironment(BaseSettings):
     kafka_partitions: int = Field(default=6, ge=1, le=10_000)
     kafka_replication_factor: int = Field(default=3, ge=1, le=100)
     kafka_create_topics: bool = True
+    kafka_group: str = "saga"
+    kafka_dead_letters: str = "saga.dead-letters"
+    kafka_session_timeout: float = Field(default=10.0, ge=1, le=300)
     kafka_security_protocol: str = ""
     kafka_ssl_cafile: str = ""
     kafka_ssl_certfile: str = ""

@@ -16,6 +16,10 @@ OrchestratorError
 ├── UnrecordableError            a value cannot be written as JSON and read back
 ├── OwnershipLostError           stop working on this instance now; somebody else may have it
 ├── SagaFailedError              the instance ended without its result
+├── RecordError                  a record of a topic cannot be taken in
+│   ├── RejectedRecordError      never: it goes to the dead letters, with the reason
+│   ├── NotYetError              not now: it is tried again for a while
+│   └── GapError                 events of a saga are missing before it; its partition stops
 ├── StepError                    a part that a @flow asked for failed; raised inside of the flow
 └── UnavailableError             a database or broker cannot be reached or used
     ├── UnknownOutcomeError      a commit was sent and its answer was lost
@@ -131,6 +135,38 @@ class SagaFailedError(OrchestratorError):
     def __init__(self, message: str, status: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class RecordError(OrchestratorError):
+    """A record cannot be taken in."""
+
+
+class RejectedRecordError(RecordError):
+    """This record can never be taken in."""
+
+
+class NotYetError(RecordError):
+    """This record cannot be taken in yet.
+
+    After `patience` seconds of trying it is rejected; None means that it is tried for ever.
+    """
+
+    def __init__(self, message: str, patience: float | None = None) -> None:
+        super().__init__(message)
+        self.patience = patience
+
+
+class GapError(RecordError):
+    """Events of a saga are missing.
+
+    Of `saga_id`, `expected` is the version that should have come, `found` the one that came.
+    """
+
+    def __init__(self, message: str, saga_id: str, expected: int, found: int) -> None:
+        super().__init__(message)
+        self.saga_id = saga_id
+        self.expected = expected
+        self.found = found
 
 
 class StepError(OrchestratorError):

@@ -52,6 +52,7 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=500
 """
 
 

@@ -25,10 +25,6 @@ def _killed_undoing(evidence: Evidence) -> int:
     return sum(call.kind == "undo" and call.struck == SIGKILL for call in evidence.calls)
 
 
-def _repeats(evidence: Evidence) -> int:
-    return len(evidence.records) - len({(one.key, one.version) for one in evidence.records})
-
-
 def _early_signals(evidence: Evidence) -> int:
     early = 0
     for events in evidence.by_saga.values():
@@ -82,7 +78,7 @@ SOMETIMES: dict[str, Callable[[Evidence], int]] = {
     "unknown commit resolved as aborted": _faults("lose commit before"),
     "repeated effect found by its key": _repeated,
     "killed inside of a compensation": _killed_undoing,
-    "rewind or repeat of the relay": lambda e: _repeats(e) + e.said("goes back to its checkpoint"),
+    "rewind of the relay": lambda e: e.said("goes back to its checkpoint"),
     "fenced relay": lambda e: e.said("was taken over by another"),
     "signal before its wait": _early_signals,
     "cancel accepted": _cancels("ok"),

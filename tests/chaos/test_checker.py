@@ -101,6 +101,10 @@ def _lose_event(run: Evidence) -> None:
     run.events = [e for e in run.events if (e.saga, e.version) != (GOOD, 3)]
 
 
+def _publish_twice(run: Evidence) -> None:
+    run.records.append(replace(run.records[0], offset=999))
+
+
 def _publish_twice_otherwise(run: Evidence) -> None:
     record = run.records[0]
     run.records.append(replace(record, offset=999, value=b"{}" + record.value))
@@ -167,6 +171,7 @@ SPOILT: list[tuple[str, str, Spoil]] = [
     ("I13", "a timer too early", _event(TIMED, 3, at=NOON)),
     ("I13", "a timer that fired twice", _event(TIMED, 4, type="TimerFired", node="nap")),
     ("I14", "a cancel that was accepted and completed", _row(BACK, status="completed")),
+    ("I15", "a repeat", _publish_twice),
     ("I15", "a repeat that differs", _publish_twice_otherwise),
     ("I15", "first occurrences out of order", _publish_out_of_order),
     ("I15", "a saga that was not published", _publish_less),

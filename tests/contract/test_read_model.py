@@ -46,6 +46,17 @@ async def test_a_search_narrows_by_status_name_tags_and_time(store: Store, given
     assert await found(name="refund", status=Status.COMPLETED) == set()
 
 
+async def test_an_instance_is_found_by_its_saga_and_key(store: Store, given: Given) -> None:
+    [wanted] = await given.started(key="k-1")
+    await given.started(key="k-2")
+    await given.started(key="k-1", name="refund")
+
+    found = await store.reads.search(Filter(name="order", key="k-1"))
+
+    assert [one.saga_id for one in found] == [wanted]
+    assert await store.reads.search(Filter(name="order", key="k-3")) == []
+
+
 async def test_the_children_of_an_instance_are_listed_newest_first(
     store: Store, given: Given
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -59,6 +59,16 @@ async def ensure_topics(settings: KafkaSettings, names: Iterable[str]) -> tuple[
 async def check(settings: KafkaSettings) -> Report:
     """Look at the brokers and the topics. UnavailableError when no broker answers."""
     return await _with_admin(settings, _inspect)
+
+
+async def count_partitions(settings: KafkaSettings, topics: Sequence[str]) -> dict[str, int]:
+    """The partitions of those *topics* that there are. UnavailableError when no broker answers."""
+
+    async def count(admin: Any, _: KafkaSettings) -> dict[str, int]:
+        found = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
+        return {topic: found[topic] for topic in topics if topic in found}
+
+    return await _with_admin(settings, count)
 
 
 def wanted_configs(settings: KafkaSettings, name: str, replicas: int) -> Mapping[str, str]:

@@ -210,6 +210,7 @@ def _fits(row: SagaRow, wanted: Filter) -> bool:
         (wanted.status is None or row.status is wanted.status)
         and (wanted.name is None or request.name == wanted.name)
         and wanted.tags.items() <= request.tags.items()
+        and (wanted.key is None or request.key == wanted.key)
         and (wanted.parent is None or request.parent == wanted.parent)
         and (wanted.since is None or row.created_at >= wanted.since)
         and (wanted.before is None or request.saga_id < wanted.before)

@@ -117,6 +117,8 @@ def listing(wanted: Filter, namespace: str) -> ClauseElement:
             saga.c.tags.op("@>")(cast(cast(json.dumps(dict(wanted.tags)), Text), JSONB)),
             saga.c.tags != literal_column("'{}'::jsonb"),
         )
+    if wanted.key is not None:
+        query = query.where(saga.c.key == wanted.key)
     if wanted.parent is not None:
         query = query.where(saga.c.parent == wanted.parent)
     if wanted.since is not None:

@@ -79,6 +79,7 @@ for panel, verb, command in (
     (_RUN, "up", running.up),
     (_RUN, "worker", running.worker),
     (_RUN, "relay", running.relay),
+    (_RUN, "consume", running.consume),
     (_ACT, "start", acting.start),
     (_ACT, "signal", mending.signal),
     (_ACT, "cancel", acting.cancel),

@@ -1,4 +1,4 @@
-"""Commands that stay: up, worker, relay."""
+"""Commands that stay: up, worker, relay, consume."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.bootstrap import App, Catalogue, kafka_settings
-from orchestrator.errors import InvalidInputError, OrchestratorError
+from orchestrator.errors import InvalidInputError, NotFoundError, OrchestratorError
 from orchestrator.faces.cli.common import Json, Sagas, catalogue
 from orchestrator.faces.cli.staying import log, stay
 from orchestrator.runtime.relay_position import Trust
@@ -50,7 +50,7 @@ def worker(
 
     def prepare() -> tuple[Settings, Catalogue]:
         settings = _settings(slots)
-        return settings, catalogue(sagas, settings)
+        return settings, _with_sagas(catalogue(sagas, settings))
 
     stay(prepare, _work, metrics_port, metrics_host, as_json=json)
 
@@ -77,6 +77,41 @@ def relay(
     stay(prepare, partial(_publish, trust=go_on_from), metrics_port, metrics_host, as_json=json)
 
 
+def consume(
+    sagas: Sagas = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="The consumer group.", show_default="SAGA_KAFKA_GROUP, else saga"),
+    ] = None,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
+) -> None:
+    """Start and signal sagas from records of the topics that the modules declare, until SIGTERM.
+
+    Example: SAGA_KAFKA_BOOTSTRAP_SERVERS=localhost:9092 saga consume --sagas my_project.sagas
+    """
+
+    def prepare() -> tuple[Settings, Catalogue]:
+        settings = Settings()
+        if kafka_settings(settings) is None:
+            raise InvalidInputError(
+                "no broker is configured: set SAGA_KAFKA_BOOTSTRAP_SERVERS=host:port"
+            )
+        found = catalogue(sagas, settings)
+        if not found.inbound:
+            raise NotFoundError(
+                "these modules declare no topic; give one an on_event(...) or on_signal(...) of "
+                "orchestrator.messaging at its top level, or an INBOUND tuple"
+            )
+        return settings, found
+
+    async def serve(app: App, stop: asyncio.Event) -> None:
+        await _consume(app, stop, group)
+
+    stay(prepare, serve, metrics_port, metrics_host, as_json=json)
+
+
 def up(
     sagas: Sagas = None,
     slots: Slots = None,
@@ -84,14 +119,15 @@ def up(
     metrics_host: Host = None,
     json: Json = False,
 ) -> None:
-    """Run everything in this process: database (embedded, unless one is configured), worker, relay.
+    """Run all in this process: database (embedded, unless one is configured), worker, relay,
+    and a consumer of the topics that the modules declare.
 
     Example: saga up
     """
 
     def prepare() -> tuple[Settings, Catalogue]:
         settings = _settings(slots)
-        return settings, catalogue(sagas, settings)
+        return settings, _with_sagas(catalogue(sagas, settings))
 
     async def serve(app: App, stop: asyncio.Event) -> None:
         flags = "".join(f" --sagas {shlex.quote(module)}" for module in sagas or [])
@@ -104,6 +140,8 @@ def up(
                     log.info("no broker is configured: events stay in the database")
                 else:
                     group.create_task(_publish(app, stop))
+                    if app.catalogue.inbound:
+                        group.create_task(_consume(app, stop, None))
         except ExceptionGroup as errors:
             first, *others = errors.exceptions
             if others:
@@ -119,6 +157,12 @@ def up(
 def _settings(slots: int | None) -> Settings:
     settings = Settings()
     return settings if slots is None else settings.model_copy(update={"slots": slots})
+
+
+def _with_sagas(found: Catalogue) -> Catalogue:
+    if not found.sagas:
+        raise NotFoundError("these modules only declare topics; name one that holds sagas, too")
+    return found
 
 
 async def _work(app: App, stop: asyncio.Event) -> None:
@@ -137,3 +181,12 @@ async def _publish(app: App, stop: asyncio.Event, trust: Trust = Trust.NEITHER) 
         raise InvalidInputError("no broker is configured: set SAGA_KAFKA_BOOTSTRAP_SERVERS")
     log.info("publishes %s to %s", app.database.shown, app.settings.kafka_bootstrap_servers)
     await running.run(stop)
+
+
+async def _consume(app: App, stop: asyncio.Event, group: str | None) -> None:
+    async with app.consumer(group) as running:
+        if running is None:
+            raise InvalidInputError("no broker is configured: set SAGA_KAFKA_BOOTSTRAP_SERVERS")
+        topics = ", ".join(dict.fromkeys(one.topic for one in app.catalogue.inbound))
+        log.info("consumes %s into %s", topics, app.database.shown)
+        await running.run(stop)

@@ -10,7 +10,7 @@ from orchestrator.faces import cli
 from tests.faces.cli.prompt import Prompt
 
 COMMANDS = (
-    "up", "demo", "worker", "relay", "migrate", "start", "list", "show", "history", "watch",
+    "up", "demo", "worker", "relay", "consume", "migrate", "start", "list", "show", "history", "watch",
     "cancel", "replay", "verify", "graph", "doctor",
 )  # fmt: skip
 
