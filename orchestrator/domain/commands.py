@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.domain.definition import Primitive
-from orchestrator.domain.events import Event, Failure, Json
+from orchestrator.domain.events import Event, Failure, Json, RemoteReplied
 from orchestrator.domain.flow import FlowNode
 from orchestrator.domain.guards import Cache
 from orchestrator.domain.policies import BudgetRule, CacheRule, Circuit, Rate
@@ -32,7 +32,8 @@ Guard = Circuit | Rate | BudgetRule | CacheGuard
 class RunStep:
     """Call the action of *step*. `timeout` bounds the attempt, `deadline` whatever is round it.
 
-    `cut` says that nobody waits for it any more.
+    `cut` says that nobody waits for it any more. `reply` is what a participant answered: of a
+    remote step it is read, and without one its command is made.
     """
 
     path: str
@@ -45,6 +46,7 @@ class RunStep:
     announced: bool = False
     guards: tuple[Guard, ...] = ()
     cut: bool = False
+    reply: RemoteReplied | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,12 @@ class RunCompensation:
     on_doubt: bool
     passed: tuple[str, ...] = ()
     scope: str = ""
+    reply: RemoteReplied | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunProbe:
-    """Ask whether *step* happened."""
+    """Ask whether *step* happened, of which `attempts` were made."""
 
     path: str
     step: Step[Any, Any]
@@ -92,6 +95,8 @@ class RunProbe:
     attempt: int
     input: Json
     outputs: Mapping[str, Json]
+    reply: RemoteReplied | None = None
+    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,17 @@ class InDoubt:
 
 
 @dataclass(frozen=True, slots=True)
+class Requested:
+    """A participant is to be asked: its command, and until when its reply is waited for."""
+
+    command_id: str
+    payload: Json
+    due_at: datetime | None
+    undoes: str = ""
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Postponed:
     """A guard let the call wait; it was not made. `in_doubt`: an earlier one may have been."""
 
@@ -228,7 +244,16 @@ class ChildOver:
 
 
 Outcome = (
-    Succeeded | Failed | InDoubt | Postponed | Remembered | Answered | Asked | Diverged | ChildOver
+    Succeeded
+    | Failed
+    | InDoubt
+    | Requested
+    | Postponed
+    | Remembered
+    | Answered
+    | Asked
+    | Diverged
+    | ChildOver
 )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.bounds import LONGEST
+from orchestrator.domain.events import Event, Failure, Json, Status
 from orchestrator.domain.node_state import NodeState, Settled
+from orchestrator.domain.outcomes import MESSAGE_LIMIT
 from orchestrator.domain.saga import Saga, walk
 from orchestrator.domain.state import SagaState
 from orchestrator.domain.steps import Step
@@ -57,6 +59,41 @@ def hear(
             return _repair(saga, state, kind, payload, actor, reason, seq, check)
         case _:
             return ev.ActionRefused(kind, actor, "nobody here knows what this asks for", seq)
+
+
+def hear_reply(
+    state: SagaState, payload: Mapping[str, Any], *, actor: str, seq: int
+) -> ev.RemoteReplied | None:
+    """The event that a participant's reply becomes; None when nobody waits for it (any more)."""
+    command_id, intent = str(payload["command_id"]), str(payload["intent"])
+    path = command_id.removeprefix(f"{state.saga_id}/")
+    known = state.find(path.removesuffix("/undo") if intent == "undo" else path)
+    if known is None or (asked := known.asked) is None or known.replied is not None:
+        return None
+    answer, attempt = str(payload["answer"]), int(payload["attempt"])
+    # What was settled for good answers every attempt; that it may be tried again, only its own.
+    settled = answer == "succeeded" and intent != "probe"
+    if (asked.command_id, asked.intent) != (command_id, intent):
+        return None
+    if attempt != asked.attempt and not settled:
+        return None
+    found = payload.get("failure")
+    return ev.RemoteReplied(
+        path.removesuffix("/undo") if intent == "undo" else path, known.step, asked.attempt,
+        intent, answer, actor, seq, _text(payload.get("output")),
+        None if found is None else _failure(found),
+    )  # fmt: skip
+
+
+def _failure(found: Mapping[str, Any]) -> Failure:
+    after = found.get("retry_after")
+    return Failure(
+        str(found.get("type") or "RemoteFailure"),
+        str(found.get("message") or "")[:MESSAGE_LIMIT],
+        tuple(str(kind) for kind in found.get("kinds") or ()),
+        bool(found.get("permanent")),
+        None if after is None else min(max(float(after), 0.0), LONGEST.total_seconds()),
+    )
 
 
 def _signal(

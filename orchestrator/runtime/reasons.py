@@ -36,6 +36,7 @@ class Cause(StrEnum):
     CHILD_STUCK = "child stuck"
     CHILD = "child"
     SIGNAL = "signal"
+    REPLY = "reply"
     HOLD = "hold"
     RETRY = "retry"
     UNDO_RETRY = "undo retry"
@@ -307,6 +308,8 @@ def _words(seen: Seen, one: Awaited) -> str:
     match one.want:
         case Want.SIGNAL:
             return f"it waits for the signal {one.name}"
+        case Want.REPLY:
+            return f"it waits for the participant's reply about {one.name} ({one.by})"
         case Want.HOLD:
             return f"{one.name} has to wait for the {one.by}"
         case Want.RETRY:
