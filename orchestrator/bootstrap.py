@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.kafka import KafkaSettings, check, open_publisher
+from orchestrator.adapters.kafka.replies import hear_replies
 from orchestrator.adapters.postgres import checkup, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     state_dir: Path | None = None
     kafka_bootstrap_servers: str = ""
     kafka_topic: str = "saga.events"
+    kafka_reply_topic: str = "saga.replies"
     redis_url: SecretStr | None = None
     sagas: str = "sagas"
     step_timeout: float = Field(default=600.0, gt=0)
@@ -126,13 +128,21 @@ class App:
             self.store.feed, self.store.hints, lambda: open_publisher(kafka), self.telemetry
         )
 
+    async def hear_replies(self, stop: asyncio.Event) -> None:
+        """Take what participants reply into the inboxes, until *stop* is set."""
+        kafka = kafka_settings(self.settings)
+        if kafka is not None:
+            await hear_replies(kafka, self.orchestrator.take_reply, stop)
+
 
 def kafka_settings(settings: Settings) -> KafkaSettings | None:
     """How to reach the broker; None when no broker is configured."""
     if not settings.kafka_bootstrap_servers:
         return None
     return KafkaSettings(
-        bootstrap_servers=settings.kafka_bootstrap_servers, topic=settings.kafka_topic
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        topic=settings.kafka_topic,
+        reply_topic=settings.kafka_reply_topic,
     )
 
 

@@ -202,7 +202,7 @@ class Backward(ABC):
             return Plan((ev.ProbeAnswered(path, step.name, attempt, "failed", None, late),))
         ask = RunProbe(
             path, step, step.asks, attempt, input(), self.state.outputs, known.replied,
-            known.attempts,
+            known.sent + 1,
         )  # fmt: skip
         return Plan(commands=(ask,))
 
@@ -264,6 +264,7 @@ class Backward(ABC):
             passed=passed,
             scope=scope,
             reply=known.replied,
+            number=known.sent + 1,
         )
         return Plan(commands=(command,))
 

@@ -33,7 +33,7 @@ class RunStep:
     """Call the action of *step*. `timeout` bounds the attempt, `deadline` whatever is round it.
 
     `cut` says that nobody waits for it any more. `reply` is what a participant answered: of a
-    remote step it is read, and without one its command is made.
+    remote step it is read, and without one its command is made, as that number of all from here.
     """
 
     path: str
@@ -47,6 +47,7 @@ class RunStep:
     guards: tuple[Guard, ...] = ()
     cut: bool = False
     reply: RemoteReplied | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,12 @@ class RunCompensation:
     passed: tuple[str, ...] = ()
     scope: str = ""
     reply: RemoteReplied | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RunProbe:
-    """Ask whether *step* happened, of which `attempts` were made."""
+    """Ask whether *step* happened."""
 
     path: str
     step: Step[Any, Any]
@@ -96,7 +98,7 @@ class RunProbe:
     input: Json
     outputs: Mapping[str, Json]
     reply: RemoteReplied | None = None
-    attempts: int = 0
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ class Requested:
     payload: Json
     due_at: datetime | None
     undoes: str = ""
-    attempts: int = 0
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)

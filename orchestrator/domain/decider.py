@@ -205,7 +205,7 @@ def _requested(
         raise _unfit(command, outcome)
     return ev.RemoteRequested(
         command.path, command.step.name, command.attempt, intent, remote.command, remote.topic,
-        outcome.command_id, outcome.payload, outcome.due_at, outcome.undoes, outcome.attempts,
+        outcome.command_id, outcome.payload, outcome.due_at, outcome.undoes, outcome.number,
     )  # fmt: skip
 
 

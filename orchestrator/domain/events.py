@@ -107,8 +107,8 @@ class RemoteRequested:
     """A command for a participant: the relay carries it to `topic`. No reply counts after `due_at`.
 
     `intent` is `do`, `undo` or `probe`. `command_id` is the idempotency key, the same for every
-    attempt; a probe asks for the command of that id, of which `attempts` were sent. `undoes` is
-    the id of the command that an undo takes back while nobody knows whether it happened.
+    attempt; a probe asks for the command of that id. `number` counts what was sent from this
+    place. `undoes` is the id of the command that an undo takes back in doubt.
     """
 
     node: str
@@ -121,7 +121,7 @@ class RemoteRequested:
     payload: Json
     due_at: datetime | None = None
     undoes: str = ""
-    attempts: int = 0
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)

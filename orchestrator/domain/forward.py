@@ -116,6 +116,7 @@ class Forward(Backward):
             announced,
             around.guards,
             around.cut,
+            number=known.sent + 1,
         )
         return Plan(commands=(run,))
 

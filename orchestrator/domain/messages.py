@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.bounds import LONGEST
-from orchestrator.domain.events import Event, Failure, Json, Status
+from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.exchange import failure_from
 from orchestrator.domain.node_state import NodeState, Settled
-from orchestrator.domain.outcomes import MESSAGE_LIMIT
 from orchestrator.domain.saga import Saga, walk
 from orchestrator.domain.state import SagaState
 from orchestrator.domain.steps import Step
@@ -70,30 +69,19 @@ def hear_reply(
     known = state.find(path.removesuffix("/undo") if intent == "undo" else path)
     if known is None or (asked := known.asked) is None or known.replied is not None:
         return None
-    answer, attempt = str(payload["answer"]), int(payload["attempt"])
-    # What was settled for good answers every attempt; that it may be tried again, only its own.
+    answer, number = str(payload["answer"]), int(payload["number"])
+    # What has happened answers whatever was sent; all else answers only what it was sent for.
     settled = answer == "succeeded" and intent != "probe"
     if (asked.command_id, asked.intent) != (command_id, intent):
         return None
-    if attempt != asked.attempt and not settled:
+    if number != asked.number and not settled:
         return None
     found = payload.get("failure")
     return ev.RemoteReplied(
         path.removesuffix("/undo") if intent == "undo" else path, known.step, asked.attempt,
         intent, answer, actor, seq, _text(payload.get("output")),
-        None if found is None else _failure(found),
+        None if found is None else failure_from(found),
     )  # fmt: skip
-
-
-def _failure(found: Mapping[str, Any]) -> Failure:
-    after = found.get("retry_after")
-    return Failure(
-        str(found.get("type") or "RemoteFailure"),
-        str(found.get("message") or "")[:MESSAGE_LIMIT],
-        tuple(str(kind) for kind in found.get("kinds") or ()),
-        bool(found.get("permanent")),
-        None if after is None else min(max(float(after), 0.0), LONGEST.total_seconds()),
-    )
 
 
 def _signal(

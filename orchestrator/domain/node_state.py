@@ -88,6 +88,7 @@ class Asked:
     intent: str
     command_id: str
     attempt: int
+    number: int
     due_at: datetime | None
 
 
@@ -123,6 +124,8 @@ class NodeState:
     undo_failure: Failure | None = None
     undo_due_at: datetime | None = None
     undo_since: datetime | None = None
+    sent: int = 0
+    """Commands sent to participants from here, ever."""
     asked: Asked | None = None
     replied: RemoteReplied | None = None
     probes: int = 0

@@ -317,7 +317,8 @@ def _step_held(state: SagaState, event: ev.StepHeld) -> None:
 def _remote_requested(state: SagaState, event: ev.RemoteRequested) -> None:
     node = state.at(event.node)
     node.step, node.replied, node.held_until = event.step, None, None
-    node.asked = Asked(event.intent, event.command_id, event.attempt, event.due_at)
+    node.asked = Asked(event.intent, event.command_id, event.attempt, event.number, event.due_at)
+    node.sent = event.number
 
 
 def _remote_replied(state: SagaState, event: ev.RemoteReplied) -> None:

@@ -37,15 +37,14 @@ def remote_of(command: Attempted) -> Remote | None:
 def request(command: Attempted, payload: Json, due_at: datetime | None, key: str) -> Requested:
     """The command to a participant; *key* is that of the step."""
     match command:
-        case RunStep():
-            return Requested(key, payload, due_at)
-        case RunProbe(attempts=attempts):
-            return Requested(key, payload, due_at, attempts=attempts)
+        case RunStep() | RunProbe():
+            return Requested(key, payload, due_at, number=command.number)
         case RunCompensation(step=step, undo=undo, on_doubt=on_doubt):
             # Only who may have heard of the command can know that there is nothing to undo.
             did, undoes = step.remote, undo.remote
             same = did is not None and undoes is not None and did.topic == undoes.topic
-            return Requested(f"{key}/undo", payload, due_at, key if on_doubt and same else "")
+            about = key if on_doubt and same else ""
+            return Requested(f"{key}/undo", payload, due_at, about, command.number)
 
 
 def read_reply(codec: Codec, command: Attempted, reply: RemoteReplied) -> Outcome:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +20,8 @@ from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # ships n
 from aiokafka.errors import MessageSizeTooLargeError  # type: ignore[import-untyped]  # ships no types
 from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyped]  # ships no types
 
-from orchestrator.adapters.kafka.records import Outgoing, records_of
+from orchestrator.adapters.kafka.outgoing import Outgoing
+from orchestrator.adapters.kafka.records import records_of
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
 from orchestrator.adapters.kafka.topic import ensure_topic, require_count
 from orchestrator.errors import PublishError
@@ -74,6 +76,7 @@ class KafkaPublisher:
         self._producer: Any = producer
         self._settings = settings
         self._failed = False
+        self._others: dict[str, int] = {}
 
     async def publish(self, events: Sequence[FeedEvent]) -> None:
         """Hand events over in order; return when all replicas in sync have all of them."""
@@ -82,7 +85,7 @@ class KafkaPublisher:
         by_partition: defaultdict[Place, list[Outgoing]] = defaultdict(list)
         for event in events:
             for record in records_of(event, self._settings):
-                partition = partition_of(record.key, self._settings.partitions)
+                partition = partition_of(record.key, await self._partitions_of(record.topic))
                 by_partition[record.topic, partition].append(record)
         if by_partition:
             await self._send_all(by_partition)
@@ -100,6 +103,18 @@ class KafkaPublisher:
             await within(limit, _take_apart(self._producer))
         except BROKER_ERRORS as error:
             logger.warning("a Kafka producer could not be taken apart: %r", error)
+
+    async def _partitions_of(self, topic: str) -> int:
+        """How many the topic has; one that a command goes to is made when it is missing."""
+        if topic == self._settings.topic:
+            return self._settings.partitions
+        if topic not in self._others:
+            other = replace(self._settings, topic=topic)
+            if self._settings.create_topic and await ensure_topic(other):
+                logger.warning("created topic %s", topic)
+            found = await reach(self._settings, self._producer.partitions_for(topic))
+            self._others[topic] = len(found)
+        return self._others[topic]
 
     async def _send_all(self, by_partition: Mapping[Place, Sequence[Outgoing]]) -> None:
         limit = self._settings.publish_timeout

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC
 from urllib.parse import quote
 
+from orchestrator.adapters.kafka.commands import command_of
+from orchestrator.adapters.kafka.outgoing import Headers, Outgoing
 from orchestrator.adapters.kafka.settings import KafkaSettings
 from orchestrator.ports import FeedEvent
-
-Headers = list[tuple[str, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One record on its way; `told` names what it is made of, for people."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    headers: Headers
-    told: str
 
 
 def records_of(event: FeedEvent, settings: KafkaSettings) -> Iterator[Outgoing]:
@@ -30,6 +18,8 @@ def records_of(event: FeedEvent, settings: KafkaSettings) -> Iterator[Outgoing]:
     told = f"saga {event.row.saga_id} version {event.row.version}"
     key = event.row.saga_id.encode()
     yield Outgoing(settings.topic, key, value_of(event), headers_of(event), told)
+    if (command := command_of(event, settings.reply_topic)) is not None:
+        yield command
 
 
 def value_of(event: FeedEvent) -> bytes:

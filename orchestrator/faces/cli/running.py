@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
 import typer
 
@@ -37,6 +38,8 @@ def worker(
 def relay(metrics_port: Metrics = None, json: Json = False) -> None:
     """Publish every event to Kafka, in order, until SIGTERM; one works, others stand by.
 
+    What participants reply to remote steps is taken in too.
+
     Example: SAGA_KAFKA_BOOTSTRAP_SERVERS=localhost:9092 saga relay
     """
 
@@ -67,18 +70,11 @@ def up(
         flags = "".join(f" --sagas {shlex.quote(module)}" for module in sagas or [])
         name = app.catalogue.sagas[0].name
         log.info("from another terminal: saga start %s%s --input @input.json --wait", name, flags)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_work(app, stop))
-                if app.relay() is None:
-                    log.info("no broker is configured: events stay in the database")
-                else:
-                    group.create_task(_publish(app, stop))
-        except ExceptionGroup as errors:
-            first, *others = errors.exceptions
-            if others:
-                raise
-            raise first from None
+        if app.relay() is None:
+            log.info("no broker is configured: events stay in the database")
+            await _work(app, stop)
+        else:
+            await _together(_work(app, stop), _publish(app, stop))
 
     stay(prepare, serve, metrics_port, as_json=json)
 
@@ -106,4 +102,17 @@ async def _publish(app: App, stop: asyncio.Event) -> None:
     if running is None:
         raise InvalidInputError("no broker is configured: set SAGA_KAFKA_BOOTSTRAP_SERVERS")
     log.info("publishes %s to %s", app.database.shown, app.settings.kafka_bootstrap_servers)
-    await running.run(stop)
+    await _together(running.run(stop), app.hear_replies(stop))
+
+
+async def _together(*parts: Coroutine[Any, Any, None]) -> None:
+    """All of them; the first error ends the others and comes out as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part)
+    except ExceptionGroup as errors:
+        first, *others = errors.exceptions
+        if others:
+            raise
+        raise first from None
