@@ -110,8 +110,7 @@ def read_reply(value: bytes | None, headers: Headers) -> RemoteReply:
     found = _texts(headers)
     try:
         answer = _needed(found, "answer")
-        if answer not in _ANSWERS:
-            raise ValueError(f"there is no answer {answer!r}; there are {', '.join(_ANSWERS)}")
+        _check_answer(answer)
         text, failure = _json(value), None
         if answer not in _WITH_OUTPUT and isinstance(given := json.loads(text), Mapping):
             failure = failure_from(given)
@@ -137,6 +136,12 @@ def _failure_text(reply: RemoteReply) -> str | None:
     if failure.retry_after is not None:
         told["retry_after"] = failure.retry_after
     return json.dumps(told)
+
+
+def _check_answer(answer: str) -> None:
+    if answer not in _ANSWERS:
+        known = ", ".join(sorted(_ANSWERS))
+        raise ValueError(f"there is no answer {answer!r}; there are {known}")
 
 
 def _json(value: bytes | None) -> Json:
