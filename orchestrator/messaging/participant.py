@@ -124,8 +124,7 @@ class Participant:
             except InvalidInputError as error:
                 log.warning("%s passes a record over: %s", self.name, error)
                 return
-            reply = await self.handle(command)
-            await sender.send(reply_record(command, reply))
+            await self.answer(sender, command, await self.handle(command))
 
         try:
             group = f"participant.{self.name}"
@@ -133,6 +132,10 @@ class Participant:
         finally:
             await sender.close()
             await self._book.close()
+
+    async def answer(self, sender: Sender, command: RemoteCommand, reply: RemoteReply) -> None:
+        """Send the reply, before the command counts as dealt with."""
+        await sender.send(reply_record(command, reply))
 
     async def open(self) -> None:
         """Make the book ready, for who calls `handle` without a broker."""

@@ -237,9 +237,7 @@ def test_what_the_participant_knows_nothing_of_has_failed() -> None:
 
 
 def test_a_participant_that_is_still_at_it_is_asked_again() -> None:
-    world = World(saga_of(probed)).when(
-        "probe", probe("busy"), None, probe("happened", '"p-9"')
-    )
+    world = World(saga_of(probed)).when("probe", probe("busy"), None, probe("happened", '"p-9"'))
     world.ends("completed")
     assert len(world.all(ev.ProbeRetryScheduled)) == 2
 

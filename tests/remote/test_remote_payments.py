@@ -1,0 +1,214 @@
+"""A saga, its relay and a payments service in processes of their own, which are killed again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+
+import asyncpg
+import pytest
+
+from orchestrator import Orchestrator
+from orchestrator.bootstrap import connect
+from sagas.remote.messages import TOPIC
+from sagas.remote.payments import prepare
+from sagas.remote.purchase import Purchase, saga
+from tests.kafka_duplicates import send_again
+from tests.servers import Server
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(280)]
+
+CRASHES = 6
+
+
+@dataclass(slots=True)
+class Crew:
+    """The processes of one test, by name."""
+
+    dsn: str
+    own_dsn: str
+    servers: str
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, *command: str) -> None:
+        environment = {
+            **os.environ,
+            "SAGA_DATABASE_URL": self.dsn,
+            "SAGA_KAFKA_BOOTSTRAP_SERVERS": self.servers,
+            "SAGA_LEASE_TTL": "30",
+        }
+        self.running[name] = subprocess.Popen(
+            [sys.executable, "-m", *command], env=environment, stdin=subprocess.DEVNULL
+        )
+
+    def saga(self) -> None:
+        self.start("worker", "orchestrator", "worker", "--sagas", "sagas.remote.purchase")
+        self.start("relay", "orchestrator", "relay")
+
+    def payments(self, name: str, seed: int, dies: float = 0.0, loses: float = 0.0) -> None:
+        chances = (str(seed), str(dies), str(loses))
+        self.start(name, "tests.remote.mortal_payments", self.own_dsn, self.servers, *chances)
+
+    def kill(self, name: str) -> None:
+        process = self.running.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def end(self) -> None:
+        for process in self.running.values():
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def own_dsn(pg_server: Server) -> Iterator[str]:
+    """The payments service's own database."""
+    with own_database(pg_server) as dsn:
+        yield dsn
+
+
+@contextmanager
+def own_database(server: Server) -> Iterator[str]:
+    import psycopg
+
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE payments_test TEMPLATE template0")
+        try:
+            yield server.dsn("payments_test")
+        finally:
+            connection.execute("DROP DATABASE payments_test WITH (FORCE)")
+
+
+@pytest.fixture
+def crew(dsn: str, own_dsn: str, kafka: str) -> Iterator[Crew]:
+    made = Crew(dsn, own_dsn, kafka)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@asynccontextmanager
+async def purchases(crew: Crew, count: int) -> AsyncIterator[Orchestrator]:
+    """So many purchases: some are too dear, some cannot be shipped, the rest go through."""
+    await prepare(crew.own_dsn)
+    async with connect([saga], database_url=crew.dsn) as orchestrator:
+        for n in range(count):
+            cents = 200_000 if n % 10 == 3 else 100 + n
+            country = "XX" if n % 5 == 4 else "CH"
+            order = Purchase(order_id=f"o-{n}", account="ann", cents=cents, country=country)
+            await orchestrator.start(saga, order, key=f"o-{n}")
+        yield orchestrator
+
+
+async def until(holds: Callable[[], Awaitable[bool]], what: str, within: float = 150) -> None:
+    """Wait for *holds*, looked at again and again, within a limit."""
+    limit = asyncio.get_running_loop().time() + within
+    while not await holds():
+        if asyncio.get_running_loop().time() > limit:
+            raise AssertionError(f"{what}: not within {within} s")
+        await asyncio.sleep(0.1)
+
+
+async def statuses(crew: Crew) -> Counter[str]:
+    return await counted(crew.dsn, "SELECT status, count(*) FROM saga GROUP BY 1")
+
+
+async def counted(dsn: str, query: str) -> Counter[str]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return Counter({str(row[0]): row[1] for row in await connection.fetch(query)})
+    finally:
+        await connection.close()
+
+
+async def ended(crew: Crew, count: int, *, stuck: bool = False) -> bool:
+    found = await statuses(crew)
+    over = found["completed"] + found["compensated"] + (found["stuck"] if stuck else 0)
+    return over == count
+
+
+async def effects(crew: Crew) -> Counter[str]:
+    """How many payments there are, by order and by how often each was refunded."""
+    return await counted(
+        crew.own_dsn, "SELECT order_id || ' ' || refunds, count(*) FROM payment GROUP BY 1"
+    )
+
+
+async def expect_each_effect_once(crew: Crew, count: int) -> None:
+    """One payment for what completed; none, or one that was refunded once, for what went back."""
+    ends = await counted(
+        crew.dsn,
+        "SELECT saga.key || ' ' || saga.status, count(*) FROM saga GROUP BY 1",
+    )
+    paid = await effects(crew)
+    assert sum(ends.values()) == count
+    for n in range(count):
+        kept, undone = paid[f"o-{n} 0"], paid[f"o-{n} 1"]
+        assert paid.total() == sum(paid[f"o-{m} {r}"] for m in range(count) for r in (0, 1))
+        if ends[f"o-{n} completed"]:
+            assert (kept, undone) == (1, 0), f"o-{n}: {paid}"
+        else:
+            assert kept == 0, f"o-{n} went back and its payment stands"
+            assert undone <= 1, f"o-{n} was paid twice"
+
+
+async def test_a_purchase_is_paid_refused_and_refunded_by_another_process(crew: Crew) -> None:
+    count = 10
+    crew.saga()
+    crew.payments("one", 1)
+    async with purchases(crew, count):
+        await until(lambda: ended(crew, count), "all ended")
+    found = await statuses(crew)
+    assert found == {"completed": 7, "compensated": 3}
+    await expect_each_effect_once(crew, count)
+
+
+async def test_participants_that_are_killed_and_doubled_apply_each_effect_once(crew: Crew) -> None:
+    count = 150
+    crew.saga()
+    for name, seed in (("one", 1), ("two", 2)):
+        crew.payments(name, seed, dies=0.03)
+    killed = 0
+    async with purchases(crew, count):
+        for turn in range(CRASHES):
+            send_again(crew.servers, TOPIC)
+            await asyncio.sleep(0.5)
+            name = ("one", "two")[turn % 2]
+            crew.kill(name)
+            killed += 1
+            crew.payments(name, 10 + turn, dies=0.03)
+
+        async def over() -> bool:
+            for name, process in list(crew.running.items()):
+                if process.poll() is not None:
+                    crew.payments(name, 100 + process.pid, dies=0.01)
+            return await ended(crew, count)
+
+        await until(over, "all ended")
+        send_again(crew.servers, TOPIC)
+        await asyncio.sleep(2)
+    assert killed == CRASHES
+    found = await statuses(crew)
+    assert found["completed"] > count / 2
+    await expect_each_effect_once(crew, count)
+
+
+async def test_lost_replies_end_as_probed_or_undone_and_never_as_a_hang(crew: Crew) -> None:
+    count = 40
+    crew.saga()
+    crew.payments("one", 5, loses=0.5)
+    async with purchases(crew, count):
+        await until(lambda: ended(crew, count), "all ended", within=220)
+    types = await counted(crew.dsn, "SELECT type, count(*) FROM event GROUP BY 1")
+    assert types["StepInDoubt"] > 0
+    assert types["ProbeAnswered"] > 0
+    await expect_each_effect_once(crew, count)
