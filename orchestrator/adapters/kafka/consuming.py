@@ -20,6 +20,8 @@ Deal = Callable[[Any], Awaitable[None]]
 """Deals with one record. UnavailableError: it is dealt with again later, and nothing after it."""
 
 _PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_SESSION, _REBALANCE, _JOINING = 6_000, 15_000, 10_000
+"""Milliseconds: how soon a member that died is replaced, and how long the others may take."""
 
 
 async def consume(
@@ -53,16 +55,22 @@ async def _term(
     if settings.create_topic:
         for topic in topics:
             await ensure_topic(replace(settings, topic=topic))
+    # Joining takes until the session of a member that died is over.
+    patient = {**settings.client(), "request_timeout_ms": _JOINING + _REBALANCE}
     consumer: Any = AIOKafkaConsumer(
-        *topics,
-        **settings.client(),
+        **patient,
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
+        session_timeout_ms=_SESSION,
+        heartbeat_interval_ms=_SESSION // 6,
+        rebalance_timeout_ms=_REBALANCE,
     )
     try:
+        # Started without topics: with them it would wait for the group, for as long as it takes.
         await reach(settings, consumer.start())
+        consumer.subscribe(topics)
         while not stop.is_set():
             fetched = await consumer.getmany(timeout_ms=200, max_records=200)
             if fetched:

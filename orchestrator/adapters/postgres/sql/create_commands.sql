@@ -5,6 +5,6 @@ CREATE TABLE IF NOT EXISTS participant_command (
     standing text NOT NULL
         CHECK (standing IN ('done', 'failed', 'in_doubt', 'refused', 'void')),
     number integer NOT NULL,
-    answer json,
+    answer text,
     handled_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )
