@@ -64,7 +64,7 @@ class Page:
                     bind=self._connection, join_transaction_mode="create_savepoint"
                 ) as session:
                     yield (session,)
-                    await session.flush()
+                    await session.commit()
             else:
                 yield (self._driver,)
             # What is checked at the end is checked while it is still the handler's own fault.
