@@ -622,7 +622,9 @@ class Forward(Backward):
         return ResumeFlow(place.path, node, place.input, requests, tuple(answers))
 
 
-_BEGINNINGS = (ev.TimerSet, ev.WaitStarted, ev.ChildRequested, ev.StepStarted)
+_BEGINNINGS = (
+    ev.TimerSet, ev.WaitStarted, ev.ChildRequested, ev.StepStarted, ev.RemoteRequested,
+)  # fmt: skip
 
 Rule = Callable[[Forward, Place], Progress]
 

@@ -46,8 +46,9 @@ def test_links_lead_to_files_that_exist(page: Page) -> None:
 
 
 def test_every_block_of_code_is_held_by_a_test() -> None:
-    """By this module, test_primitives.py, test_testing_page.py or test_operations.py."""
-    held = {GROWING.path: 8, KAFKA.path: 2, DOCS / "testing.md": 2, OPERATIONS.path: 5}
+    """By this module, or the module of the page's own name."""
+    held = {GROWING.path: 8, KAFKA.path: 2, DOCS / "testing.md": 2, OPERATIONS.path: 5,
+            DOCS / "remote-participants.md": 1}  # fmt: skip
     blocks = {page.path: len(page.blocks()) for page in EVERY_PAGE}
     others = {
         path: count
