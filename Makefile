@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos up
+.PHONY: help demo test lint bench chaos mutants contract up
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -11,7 +11,7 @@ export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/$(VENV)/pyright
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## 500 orders, two workers, one of them killed half way, the books balanced
 	@$(BIN)/saga demo
@@ -30,10 +30,16 @@ lint: $(READY) ## format, lint, both type checkers, the layers of the house
 bench: $(READY) ## throughput and latency beside the limits of this machine
 	@$(BIN)/python -m benchmarks
 
-chaos: $(READY) ## 100,000 random lives, then half an hour of faults (CHAOS_SIZE=release for longer)
+chaos: $(READY) ## 100,000 random lives, 100,000 worlds, then a quarter of an hour of faults (CHAOS_SIZE=release for longer)
 	@LAW_EXAMPLES=$${LAW_EXAMPLES:-100000} $(BIN)/python -m pytest tests/properties
 	@MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest tests/faults/test_store_model.py --timeout=0
 	@SIM_SEEDS=$${SIM_SEEDS:-100000} CHAOS_SIZE=$${CHAOS_SIZE:-nightly} CHAOS_MINUTES=$${CHAOS_MINUTES:-10} $(BIN)/python -m pytest -m chaos --timeout=0
+
+mutants: $(READY) ## plant one bug after another: each must be found
+	@$(BIN)/python -m pytest --numprocesses=2 tests/simulation/test_simulation.py -k planted_bug -v
+
+contract: $(READY) ## write docs/events anew: JSON Schemas and AsyncAPI (RELEASE=1 promises them to readers)
+	@$(BIN)/python -m orchestrator.faces.contract docs/events $(if $(RELEASE),--release)
 
 up: $(READY) ## worker, relay and an embedded Postgres in one process
 	@$(BIN)/saga up

@@ -22,16 +22,16 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
-from orchestrator.adapters.kafka import KafkaSettings, check, open_publisher
+from orchestrator.adapters.kafka import KafkaSettings, TopicReport, check, open_publisher
 from orchestrator.adapters.kafka.replies import hear_replies
 from orchestrator.adapters.postgres import checkup, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.saga import Saga
+from orchestrator.environment import KafkaEnvironment
 from orchestrator.errors import (
     InvalidInputError,
     NotFoundError,
@@ -47,16 +47,11 @@ Resources = Mapping[type, object]
 OpenResources = Callable[[str], AbstractAsyncContextManager[Resources]]
 
 
-class Settings(BaseSettings):
+class Settings(KafkaEnvironment):
     """What the environment says, each variable with the prefix `SAGA_`."""
-
-    model_config = SettingsConfigDict(env_prefix="SAGA_", extra="ignore")
 
     database_url: SecretStr | None = None
     state_dir: Path | None = None
-    kafka_bootstrap_servers: str = ""
-    kafka_topic: str = "saga.events"
-    kafka_reply_topic: str = "saga.replies"
     redis_url: SecretStr | None = None
     sagas: str = "sagas"
     step_timeout: float = Field(default=600.0, gt=0)
@@ -137,13 +132,7 @@ class App:
 
 def kafka_settings(settings: Settings) -> KafkaSettings | None:
     """How to reach the broker; None when no broker is configured."""
-    if not settings.kafka_bootstrap_servers:
-        return None
-    return KafkaSettings(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        topic=settings.kafka_topic,
-        reply_topic=settings.kafka_reply_topic,
-    )
+    return settings.kafka()
 
 
 @asynccontextmanager
@@ -313,7 +302,7 @@ async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
             findings = [Finding("database", Verdict.FINE, f"{database.shown}{note}"), *examined]
     except UnavailableError as error:
         findings.append(Finding("database", Verdict.FAILED, str(error)))
-    findings.append(await _diagnose_broker(settings))
+    findings += await _diagnose_broker(settings)
     if settings.redis_url is not None:
         findings.append(await _diagnose_redis(settings.redis_url.get_secret_value()))
     return findings
@@ -326,20 +315,33 @@ async def _diagnose_redis(url: str) -> Finding:
         return Finding("caches", Verdict.FAILED, str(error))
 
 
-async def _diagnose_broker(settings: Settings) -> Finding:
-    kafka = kafka_settings(settings)
-    if kafka is None:
-        text = "none configured, nothing is published; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
-        return Finding("broker", Verdict.FINE, text)
+async def _diagnose_broker(settings: Settings) -> list[Finding]:
     try:
-        report = await check(kafka)
-    except UnavailableError as error:
-        return Finding("broker", Verdict.FAILED, str(error))
-    if report.partitions == 0 and kafka.create_topic:
-        return Finding("broker", Verdict.FINE, f"topic {kafka.topic} will be made by the relay")
-    if report.problems:
-        return Finding("broker", Verdict.FAILED, "; ".join(report.problems))
-    return Finding("broker", Verdict.FINE, f"topic {kafka.topic}, {report.partitions} partitions")
+        kafka = kafka_settings(settings)
+        report = None if kafka is None else await check(kafka)
+    except (InvalidInputError, UnavailableError) as error:
+        return [Finding("broker", Verdict.FAILED, str(error))]
+    if kafka is None or report is None:
+        text = "none configured, nothing is published; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
+        return [Finding("broker", Verdict.FINE, text)]
+    protocol = kafka.security.get("security_protocol", "PLAINTEXT")
+    told = f"{kafka.bootstrap_servers} over {protocol}, brokers: {report.brokers}"
+    findings = [Finding("broker", Verdict.FINE, told)]
+    if kafka.routed:
+        text = f"each saga has its own, {kafka.topic}; there are {len(report.topics)} topics in all"
+        findings.append(Finding("topics", Verdict.FINE, text))
+    for topic in report.topics:
+        findings += _about(topic, may_be_made=kafka.create_topic)
+    return findings
+
+
+def _about(topic: TopicReport, *, may_be_made: bool) -> list[Finding]:
+    if not topic.partitions and may_be_made:
+        return [Finding("topic", Verdict.FINE, f"topic {topic.name} will be made by the relay")]
+    found = [Finding("topic", Verdict.FAILED, problem) for problem in topic.problems]
+    found += [Finding("topic", Verdict.WARNING, risk) for risk in topic.warnings]
+    fine = Finding("topic", Verdict.FINE, f"topic {topic.name}, {topic.partitions} partitions")
+    return found or [fine]
 
 
 def load_catalogue(modules: Iterable[str]) -> Catalogue:

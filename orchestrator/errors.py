@@ -4,6 +4,7 @@ OrchestratorError
 ├── DefinitionError              the flow is wrong; raised while it is built, never at run time
 ├── InvalidInputError            what was handed in is not valid; nothing was stored
 │   └── PayloadTooLargeError     a payload is over the limit
+│       └── EventTooLargeError   an event would be too large to be published
 ├── NotFoundError                no saga, instance or module of that name
 ├── ConflictError                the request contradicts what is stored
 │   ├── KeyConflictError         the business key is taken by another input
@@ -59,6 +60,17 @@ class InvalidInputError(OrchestratorError):
 
 class PayloadTooLargeError(InvalidInputError):
     """A payload is larger than the limit."""
+
+
+class EventTooLargeError(PayloadTooLargeError):
+    """An event would be larger than can be published; it was not recorded.
+
+    `index` is its place among the events that were to be recorded with it.
+    """
+
+    def __init__(self, message: str, index: int = 0) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class NotFoundError(OrchestratorError):

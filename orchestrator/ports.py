@@ -23,6 +23,14 @@ Definition = tuple[str, int]
 
 # ---------------------------------------------------------------------------- the event store
 
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+"""The largest record that is published: an event with all that goes along with it."""
+
+EVENT_DATA_LIMIT = MAX_RECORD_BYTES - 256 * 1024
+"""The most bytes of `data` that an event may have. What is left is more than the rest of a record
+can take: ids, names and paths, and three times over a context of 16 KiB whose text may treble when
+it is escaped. So no event that is in the log is too large to be published."""
+
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
@@ -355,12 +363,20 @@ class Inbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeedEvent:
-    """An event with what a reader outside needs to know of its instance."""
+    """An event with what a reader outside needs to know of its instance.
+
+    `turn` is the type of the last of `domain.standing.TURNS` before it, told with the events that
+    lead back to it, `domain.standing.REPAIRS`; else empty.
+    """
 
     row: EventRow
     saga_name: str
     saga_version: int
     correlation_id: str
+    key: str | None = None
+    parent: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,17 +142,25 @@ def _run(command: list[str], folder: Path, limit: float) -> subprocess.Completed
 @contextmanager
 def _apache_kafka(jars: Path) -> Iterator[Broker]:
     with tempfile.TemporaryDirectory(prefix="saga-kafka-") as path:
-        folder = Path(path)
-        port, controller = _free_ports(2)
-        settings = PROPERTIES.format(port=port, controller=controller, logs=folder / "logs")
-        (folder / "server.properties").write_text(settings, "utf-8")
-        java = [*JAVA, "-cp", f"{jars}/*"]
-        storage = ["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties"]
-        done = _run([*java, *storage], folder, 60)
-        assert done.returncode == 0, done.stdout
-        command = [*java, "kafka.Kafka", "server.properties"]
-        with _process(command, folder, lambda _: f"127.0.0.1:{port}") as servers:
-            yield Broker(servers, f"Apache Kafka {KAFKA} (KRaft, one node)")
+        port, controller = free_ports(2)
+        settings = PROPERTIES.format(port=port, controller=controller, logs=Path(path) / "logs")
+        with run_kafka(jars, Path(path), settings, port) as broker:
+            yield broker
+
+
+@contextmanager
+def run_kafka(
+    jars: Path, folder: Path, properties: str, port: int, *format_options: str
+) -> Iterator[Broker]:
+    """One node of Apache Kafka in *folder*, which answers in plaintext at *port*."""
+    (folder / "server.properties").write_text(properties, "utf-8")
+    java = [*JAVA, "-cp", f"{jars}/*"]
+    storage = ["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties"]
+    done = _run([*java, *storage, *format_options], folder, 60)
+    assert done.returncode == 0, done.stdout
+    command = [*java, "kafka.Kafka", "server.properties"]
+    with _process(command, folder, lambda _: f"127.0.0.1:{port}") as servers:
+        yield Broker(servers, f"Apache Kafka {KAFKA} (KRaft, one node)")
 
 
 @contextmanager
@@ -213,7 +221,7 @@ def _answers(servers: str) -> bool:
     return True
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(each.getsockname()[1]) for each in sockets]
     for each in sockets:

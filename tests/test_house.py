@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TARGETS = {"help", "demo", "test", "lint", "bench", "chaos", "up"}
+TARGETS = {"help", "demo", "test", "lint", "mutants", "bench", "chaos", "contract", "up"}
 OURS = re.compile(r"/(?:work|farm|root|home|Users)/[\w.-]+")
 """What only one machine has."""
 

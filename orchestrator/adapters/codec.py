@@ -18,6 +18,7 @@ from orchestrator.ports import EventRow
 
 PAYLOAD_LIMIT = 1024 * 1024
 _PROBLEMS = 50
+_LINE = 1_000
 _TOO_DEEP = ("recursion limit", "serialization depth", "Circular reference")
 _ADVICE = "annotate what is meant, and return JSON values or a pydantic model"
 
@@ -161,6 +162,7 @@ def _problems(error: Exception) -> list[str]:
         return [f"input: {type(error).__name__}: {error}"]
     found = error.errors(include_url=False, include_context=False, include_input=False)
     lines = [f"{'.'.join(map(str, one['loc'])) or 'input'}: {one['msg']}" for one in found]
+    lines = [line if len(line) <= _LINE else f"{line[:_LINE]}…" for line in lines]
     if len(lines) > _PROBLEMS:
         lines[_PROBLEMS:] = [f"and {len(lines) - _PROBLEMS} more"]
     return lines

@@ -101,7 +101,7 @@ class WorkflowContext:
         return self.surroundings.now()
 
     def heartbeat(self) -> None:
-        """Say that this attempt is alive and making progress."""
+        """Say that this attempt is alive: for `@step(heartbeat=...)`, from any thread."""
         self.surroundings.heartbeat()
 
     def cost(self, amount: float) -> None:

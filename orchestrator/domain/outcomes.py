@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -44,10 +45,15 @@ def _is_doubtful(error: BaseException, doubt_on: tuple[type[BaseException], ...]
 
 
 def failure_of(error: BaseException, *, permanent: bool = False) -> Failure:
-    """The recordable form of an exception, with a bounded message."""
+    """The recordable form of an exception, with a bounded message and a bounded number of causes."""
+    return _failure_of(error, iter(range(_CAUSES)), permanent=permanent)
+
+
+def _failure_of(error: BaseException, room: Iterator[int], *, permanent: bool = False) -> Failure:
     causes: tuple[Failure, ...] = ()
     if isinstance(error, BaseExceptionGroup):
-        causes = tuple(failure_of(e) for e in error.exceptions[:_CAUSES])
+        # Zipped this way round, so that room is taken only for a cause that is there.
+        causes = tuple(_failure_of(e, room) for e, _ in zip(error.exceptions, room))  # noqa: B905 - the shorter one ends it
     after = error.after if isinstance(error, Retryable) and error.after else None
     return Failure(
         type(error).__name__,

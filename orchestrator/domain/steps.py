@@ -170,6 +170,7 @@ class Step(Primitive[In, Out]):
     transaction: Any = None
     executor: Literal["", "process"] = ""
     no_undo_reason: str | None = None
+    heartbeat: timedelta | None = None
     sealed: bool = False
     remote: Remote | None = None
 
@@ -383,6 +384,7 @@ def step(
     retries: int = 0,
     timeout: Seconds | None = ...,
     once: bool = False,
+    heartbeat: Seconds | None = None,
     doubt_on: tuple[type[BaseException], ...] | None = None,
 ) -> Callable[[Action[A, B]], Step[A, B]]: ...
 
@@ -394,6 +396,7 @@ def step(
     retries: int = 0,
     timeout: Seconds | None = ...,
     once: bool = False,
+    heartbeat: Seconds | None = None,
     doubt_on: tuple[type[BaseException], ...] | None = None,
     executor: Literal["thread", "process"],
 ) -> Callable[[PlainAction[A, B]], Step[A, B]]: ...
@@ -407,6 +410,7 @@ def step(
     retries: int = 0,
     timeout: Seconds | None = LEFT_OUT,
     once: bool = False,
+    heartbeat: Seconds | None = None,
     doubt_on: tuple[type[BaseException], ...] | None = None,
     executor: Literal["thread", "process", ""] = "",
 ) -> Any:
@@ -419,7 +423,9 @@ def step(
     `retries` and `timeout` (seconds or timedelta, for each attempt) are the step's own defaults;
     an explicit `Retry` or `Timeout` right around it takes their place. `timeout=None` means no
     limit at all; left out, the worker's `step_timeout` applies. `once=True` never runs the action
-    again after a crash. `doubt_on` replaces the exceptions that leave the outcome in doubt.
+    again after a crash. With `heartbeat` (seconds or timedelta) an attempt that does not say
+    `ctx.heartbeat()` for so long has timed out. `doubt_on` replaces the exceptions that leave the
+    outcome in doubt.
     """
 
     def declare(fn: Callable[..., Any]) -> Step[Any, Any]:
@@ -432,7 +438,8 @@ def step(
             checked_errors(doubt_on, f"step {made.name!r}: doubt_on")
         _check_executor(made, executor)
         process: Literal["", "process"] = "process" if executor == "process" else ""
-        return replace(made, once=once, doubt_on=doubt_on, executor=process)
+        silence = _checked_heartbeat(made, heartbeat, process)
+        return replace(made, once=once, doubt_on=doubt_on, executor=process, heartbeat=silence)
 
     return declare if fn is None else declare(fn)
 
@@ -522,6 +529,20 @@ def _check_executor(made: Step[Any, Any], executor: object) -> None:
             f'{place} cannot be found by another process: with executor="process" its function '
             "stands at the top level of a module, and is no closure, method or callable object"
         )
+
+
+def _checked_heartbeat(
+    made: Step[Any, Any], heartbeat: Seconds | None, executor: str
+) -> timedelta | None:
+    if heartbeat is None:
+        return None
+    place = f"step {made.name!r}"
+    if executor == "process":
+        raise DefinitionError(
+            f"{place}: nobody hears a heartbeat from another process; take heartbeat or "
+            'executor="process" away'
+        )
+    return checked_duration(heartbeat, f"{place}: heartbeat")
 
 
 def _wanted_transaction(fn: Callable[..., Any], place: str) -> Any:

@@ -24,6 +24,7 @@ from orchestrator.domain.events import Failure, Json
 from orchestrator.domain.exchange import RemoteCommand, RemoteReply, failure_from
 from orchestrator.domain.outcomes import outcome_of
 from orchestrator.domain.signatures import annotation_of
+from orchestrator.environment import KafkaEnvironment
 from orchestrator.errors import DefinitionError, InvalidInputError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Participant:
 
     The effect, the id of the command and its reply are one transaction of the participant's own
     database. The offset is committed after the reply was sent: after a crash the command comes
-    again, and is answered from the book.
+    again, and is answered from the book. Without *kafka* the environment says where the broker is.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class Participant:
         *,
         topics: tuple[str, ...],
         database_url: str,
-        kafka: KafkaSettings | str,
+        kafka: KafkaSettings | str | None = None,
         concurrency: int = 10,
     ) -> None:
         self.name = checked_name(name, "participant")
         self.topics = tuple(checked_name(topic, "topic") for topic in topics)
-        self._kafka = KafkaSettings(kafka) if isinstance(kafka, str) else kafka
+        self._kafka = _settings(kafka)
         self._book = CommandBook(database_url, size=concurrency)
         self._codec = JsonCodec()
         self._known: dict[str, _Known] = {}
@@ -225,6 +226,15 @@ class Participant:
         return RemoteReply(
             command.command_id, command.intent, command.number, answer, output, failure, self.name
         )
+
+
+def _settings(kafka: KafkaSettings | str | None) -> KafkaSettings:
+    found = KafkaEnvironment().kafka() if kafka is None else kafka
+    if found is None:
+        raise InvalidInputError(
+            "no broker is named: set SAGA_KAFKA_BOOTSTRAP_SERVERS=host:port, or hand kafka= in"
+        )
+    return KafkaSettings(found) if isinstance(found, str) else found
 
 
 def _holds(entry: Entry, number: int) -> bool:

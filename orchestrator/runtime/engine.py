@@ -31,6 +31,7 @@ from orchestrator.domain.planning import CUT_OFF, earliest
 from orchestrator.domain.saga import Child, Saga, walk
 from orchestrator.domain.state import evolve
 from orchestrator.errors import (
+    EventTooLargeError,
     HistoryError,
     InvalidInputError,
     OwnershipLostError,
@@ -122,6 +123,9 @@ class Engine:
                     why = f"claimed {claim.claims} times without one new event"
                     run.note(ev.SagaStuck("", "", f"{why}; its workers may have died"))
             await self._carry(run)
+        except EventTooLargeError as error:
+            log.warning("saga %s is stuck: %s", claim.saga_id, error)
+            await self._journal.park(run, error)
         finally:
             if self.running.get(claim.saga_id) is run:
                 del self.running[claim.saga_id]
@@ -284,6 +288,8 @@ class Engine:
 
     async def _commit_prepared(self, run: Running) -> None:
         """Record what a transactional step did in its own transaction, with all that is fresh."""
+        # What is too large must be found before the transaction is asked to take it along.
+        self._journal.require_fit(run)
         command, prepared = run.prepared.pop(0)
         run.attempts.pop((type(command), command.path), None)
         self._forget_suspects(run, command.path)
@@ -394,6 +400,9 @@ class Engine:
             )
             if isinstance(event, ev.SagaTerminated):
                 await self._terminate_children(run, event.reason)
+            if (problem := self._journal.problem(event)) is not None:
+                # Recorded or not, it is read: an instance must not fail on it again and again.
+                event = ev.ActionRefused(message.kind, message.actor[:100], problem, message.seq)
             stuck = run.state.status is Status.STUCK
             run.note(event)
             run.begin()

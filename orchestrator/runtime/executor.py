@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import json
 import logging
+import math
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -48,6 +49,7 @@ from orchestrator.domain.steps import (
 )
 from orchestrator.errors import InvalidInputError, UnavailableError, UnrecordableError
 from orchestrator.ports import Append, Codec, Store, Telemetry
+from orchestrator.runtime import machine
 from orchestrator.runtime.guards import Gate, Settle
 from orchestrator.runtime.kin import Kin
 from orchestrator.runtime.processes import run_in_process
@@ -142,6 +144,7 @@ class Executor:
                     late = _too_late()
                     attempt.settle(Failed(late) if remote_of(command) else InDoubt(late))
                 else:
+                    attempt.silence = _silence(command)
                     attempt.run(self._attempt(command, subject, attempt), limit, name)
         return attempt
 
@@ -225,7 +228,8 @@ class Executor:
         step = command.step
 
         async def call() -> Outcome:
-            outcome = await self._outcome(command, subject, attempt, attempt.costs)
+            attempt.beat()
+            outcome = await self._outcome(command, subject, attempt)
             spent = sum(attempt.costs)
             if spent and isinstance(outcome, Succeeded | Failed | InDoubt):
                 outcome = replace(outcome, cost=spent)
@@ -247,15 +251,13 @@ class Executor:
             log.exception("telemetry failed; what the step came to stands")
         return outcome
 
-    async def _outcome(
-        self, command: Attemptable, subject: Subject, attempt: Attempt, costs: list[float]
-    ) -> Outcome:
+    async def _outcome(self, command: Attemptable, subject: Subject, attempt: Attempt) -> Outcome:
         step = command.step
         in_transaction = transaction_of(command) is not None
         try:
             if in_transaction:
-                return await self._transact(command, subject, attempt, costs)
-            return await self._call(command, subject, costs)
+                return await self._transact(command, subject, attempt)
+            return await self._call(command, subject, attempt)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -269,16 +271,14 @@ class Executor:
                 return Postponed("database", self._clock.now() + _AGAIN)
             return Failed(failure_of(error))
 
-    async def _transact(
-        self, command: Attemptable, subject: Subject, attempt: Attempt, costs: list[float]
-    ) -> Outcome:
+    async def _transact(self, command: Attemptable, subject: Subject, attempt: Attempt) -> Outcome:
         """Run the action inside of a transaction that stays open until the engine appends."""
         async with self._transactions.open(transaction_of(command)) as transaction:
-            outcome = await self._call(command, subject, costs, transaction.handle)
+            outcome = await self._call(command, subject, attempt, transaction.handle)
             if not isinstance(outcome, Succeeded):
                 failure = getattr(outcome, "failure", None)
                 return outcome if failure is None else Failed(failure)
-            prepared = Prepared(replace(outcome, cost=sum(costs)))
+            prepared = Prepared(replace(outcome, cost=sum(attempt.costs)))
             if not attempt.prepare(prepared):
                 return Failed(_too_late())
             append = await prepared.append
@@ -289,14 +289,14 @@ class Executor:
         return outcome
 
     async def _call(
-        self, command: Attemptable, subject: Subject, costs: list[float], *handle: object
+        self, command: Attemptable, subject: Subject, attempt: Attempt, *handle: object
     ) -> Outcome:
         step = command.step
         try:
             given = self._codec.decode(command.input, step.input_type)
         except InvalidInputError as error:
             return Failed(failure_of(error, permanent=True))
-        ctx = self._context(command.path, command.attempt, command.outputs, subject, costs)
+        ctx = self._context(command.path, command.attempt, command.outputs, subject, attempt)
         if remote_of(command) is not None:
             payload, due_at = self._payload(command, given, ctx), self._due_at(command)
             return request(command, payload, due_at, ctx.idempotency_key)
@@ -384,7 +384,7 @@ class Executor:
         attempt: int,
         outputs: Mapping[str, Json],
         subject: Subject,
-        costs: list[float] | None = None,
+        under_way: Attempt | None = None,
     ) -> WorkflowContext:
         codec, saga = self._codec, subject.saga
 
@@ -396,6 +396,11 @@ class Executor:
                 raise LookupError(f"step {step.name!r} has no recorded output in this saga yet")
             return codec.decode(outputs[step.name], step.output_type)
 
+        surroundings = Surroundings(self._resources, self._clock.now, read_input, read_output)
+        if under_way is not None:
+            surroundings = replace(
+                surroundings, heartbeat=under_way.beat, spend=under_way.costs.append
+            )
         return WorkflowContext(
             **subject.context,
             saga_id=subject.saga_id,
@@ -403,13 +408,7 @@ class Executor:
             saga_version=saga.version,
             attempt=attempt,
             idempotency_key=_key(subject, path),
-            surroundings=Surroundings(
-                self._resources,
-                self._clock.now,
-                read_input,
-                read_output,
-                spend=(costs if costs is not None else list[float]()).append,
-            ),
+            surroundings=surroundings,
         )
 
 
@@ -417,6 +416,8 @@ class Attempt:
     """One command under way. It reports once; what outlives its limit is abandoned, not awaited."""
 
     __slots__ = (
+        "_beat_at",
+        "_ends_at",
         "_executor",
         "_limit",
         "_report",
@@ -424,6 +425,7 @@ class Attempt:
         "announced",
         "command",
         "costs",
+        "silence",
         "since",
         "taken",
         "task",
@@ -434,6 +436,9 @@ class Attempt:
         self._report: Report | None = report
         self._timer: asyncio.TimerHandle | None = None
         self._limit = 0.0
+        self._ends_at = math.inf
+        self._beat_at = 0.0
+        self.silence = math.inf
         self.command = command
         self.task: asyncio.Task[Outcome] | None = None
         self.since = 0.0
@@ -448,13 +453,14 @@ class Attempt:
         # A fresh context: what one step sets must not be seen by the next.
         self.task = loop.create_task(call, name=name, context=contextvars.Context())
         self.task.add_done_callback(self._done)
-        if limit is None:
-            return
-        self._limit = limit
-        if limit < _EXACT_BELOW:
-            self._timer = loop.call_later(limit, self.expire)
-        else:
-            self._executor.watch(self, limit)
+        if limit is not None:
+            self._limit, self._ends_at = limit, self.since + limit
+        self.beat()
+        self._watch(self._left())
+
+    def beat(self) -> None:
+        """It is alive. Called from any thread."""
+        self._beat_at = machine.monotonic()
 
     def settle(self, outcome: Outcome) -> None:
         """Report *outcome*, unless something was reported before."""
@@ -480,9 +486,18 @@ class Attempt:
         self._leave()
 
     def expire(self) -> None:
-        """Its time is over: whether it happened is not known."""
-        late = failure_of(TimeoutError(f"no answer within {self._limit:g} s"))
-        outcome = InDoubt(late, sum(self.costs))
+        """Its time is over, unless it beat meanwhile: whether it happened is not known."""
+        left = self._left()
+        if left > 0:
+            self._watch(left)
+            return
+        silent = self._ends_at > asyncio.get_running_loop().time()
+        late = (
+            f"no heartbeat for {self.silence:g} s"
+            if silent
+            else f"no answer within {self._limit:g} s"
+        )
+        outcome = InDoubt(failure_of(TimeoutError(late)), sum(self.costs))
         self.settle(outcome)
         self._executor.conclude(self.taken, outcome)
         self._leave()
@@ -500,11 +515,21 @@ class Attempt:
         cut_off = Failed(replace(CUT_OFF, permanent=True), sum(self.costs))
         self._executor.conclude(self.taken, cut_off)
 
+    def _left(self) -> float:
+        """Seconds until its time is over if it never beats again; infinite without a limit."""
+        silent = machine.monotonic() - self._beat_at
+        return min(self._ends_at - asyncio.get_running_loop().time(), self.silence - silent)
+
+    def _watch(self, left: float) -> None:
+        if left < _EXACT_BELOW:
+            self._timer = asyncio.get_running_loop().call_later(left, self.expire)
+        elif left < math.inf:
+            self._executor.watch(self, left)
+
     def _unwatch(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        elif self._limit:
-            self._executor.forget(self)
+        self._executor.forget(self)
 
     def _done(self, task: asyncio.Task[Outcome]) -> None:
         self._unwatch()
@@ -536,6 +561,12 @@ def transaction_of(command: Command) -> Any:
             return undo.transaction
         case _:
             return None
+
+
+def _silence(command: Attemptable) -> float:
+    """Seconds without a heartbeat after which an attempt is over."""
+    heartbeat = command.step.heartbeat if isinstance(command, RunStep) else None
+    return math.inf if heartbeat is None else heartbeat.total_seconds()
 
 
 def _key(subject: Subject, path: str) -> str:

@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis, link
-from orchestrator.domain.events import ENDED, RIDES_ALONG, Status
-from orchestrator.ports import ENDS, EVENTS, Append, Claim, Codec, EventRow, Store, Telemetry
+from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Status
+from orchestrator.errors import EventTooLargeError
+from orchestrator.ports import (
+    ENDS,
+    EVENT_DATA_LIMIT,
+    EVENTS,
+    Append,
+    Claim,
+    Codec,
+    EventRow,
+    Store,
+    Telemetry,
+)
 from orchestrator.runtime.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -37,7 +48,10 @@ class Journal:
         keep: bool,
         write: Callable[[Append], Awaitable[int]] | None = None,
     ) -> None:
-        """Make the fresh events durable, and with them where the instance stands."""
+        """Make the fresh events durable, and with them where the instance stands.
+
+        Raises EventTooLargeError, and writes nothing, for one that could not be published.
+        """
         claim, state = run.claim, run.state
         status = state.status
         if not keep and status is Status.RUNNING and not run.suspects:
@@ -101,9 +115,11 @@ class Journal:
         saga_id, epoch, meta = run.claim.saga_id, run.claim.epoch, run.meta
         now, previous, version = self._store.clock.now(), run.hash, run.head
         rows: list[EventRow] = []
-        for event in run.fresh:
+        for index, event in enumerate(run.fresh):
             version += 1
             type_, node, attempt, data = self._codec.encode_event(event)
+            if (size := _size(data)) > EVENT_DATA_LIMIT:
+                raise EventTooLargeError(_too_large(type_, node, size), index)
             previous = link(
                 previous, saga_id, version, type_, node, attempt, epoch, now, meta, data
             )
@@ -111,6 +127,37 @@ class Journal:
                 EventRow(saga_id, version, type_, node, attempt, epoch, data, meta, now, previous)
             )
         return tuple(rows)
+
+    def problem(self, event: Event) -> str | None:
+        """Why an event cannot be recorded; None when it can."""
+        type_, node, _, data = self._codec.encode_event(event)
+        size = _size(data)
+        return _too_large(type_, node, size) if size > EVENT_DATA_LIMIT else None
+
+    def require_fit(self, run: Running) -> None:
+        """EventTooLargeError when one of the fresh events cannot be recorded."""
+        for index, event in enumerate(run.fresh):
+            if (problem := self.problem(event)) is not None:
+                raise EventTooLargeError(problem, index)
+
+    async def park(self, run: Running, error: EventTooLargeError) -> None:
+        """Record what came before the event that is too large, and that a person is needed.
+
+        Messages whose facts came after it stay unread.
+        """
+        facts = run.fresh[: error.index]
+        run.fresh = [*facts, ev.SagaStuck("", "", str(error))]
+        seen = max([run.claim.inbox_seen, *(getattr(fact, "inbox_seq", 0) for fact in facts)])
+        await self._recorder.append(
+            Append(
+                run.claim.saga_id, self._owner, run.claim.epoch, run.head, self._rows(run),
+                Status.STUCK, None, None, seen, if_inbox=False,
+                pivoted=any(isinstance(fact, ev.PivotPassed) for fact in facts),
+            )
+        )  # fmt: skip
+        self._telemetry.recorded(run.saga.name, run.claim.saga_id, run.fresh, run.meta)
+        self._store.hints.poke(EVENTS)
+        self._store.hints.poke(ENDS)
 
     async def put_aside(
         self, claim: Claim, event: ev.SagaStuck | ev.SagaTerminated, status: Status, inbox_seen: int
@@ -136,6 +183,19 @@ class Journal:
         self._telemetry.recorded(claim.name, claim.saga_id, [event], meta)
         self._store.hints.poke(EVENTS)
         self._store.hints.poke(ENDS)
+
+
+def _size(data: str) -> int:
+    """Bytes of UTF-8, counted only where they could be too many."""
+    return len(data) if len(data) * 4 <= EVENT_DATA_LIMIT else len(data.encode())
+
+
+def _too_large(type_: str, node: str, size: int) -> str:
+    where = f" at {node}" if node else ""
+    return (
+        f"a {type_}{where} of {size:,} bytes is over the limit of {EVENT_DATA_LIMIT:,} for an "
+        "event, so it was not recorded; keep large data elsewhere and record where it is"
+    )
 
 
 def meta_of(context: Mapping[str, Any]) -> str:

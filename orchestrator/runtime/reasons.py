@@ -2,103 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from orchestrator.domain import events as ev
-from orchestrator.domain.awaiting import Awaited, Recorded, Want
-from orchestrator.domain.events import ENDED, Failure, Status
+from orchestrator.domain.awaiting import Recorded
+from orchestrator.domain.events import ENDED, Status
 from orchestrator.domain.state import SagaState
-from orchestrator.ports import EventRow, Instance, Member, Message, RelayStanding
+from orchestrator.ports import Member, Message
+from orchestrator.runtime.seen import Cause, Reason, Seen, listed
 from orchestrator.runtime.suspects import SUSPECT
-
-LISTED = 5
-"""Names in a sentence; the others are counted."""
+from orchestrator.runtime.waits import reasons_to_wait
 
 _SOON = timedelta(seconds=5)
 """How long an instance is due before it is said that its workers may be full."""
-
-
-class Cause(StrEnum):
-    """What kind of reason it is."""
-
-    ENDED = "ended"
-    STUCK = "stuck"
-    UNREADABLE = "unreadable"
-    OWNER_LOST = "owner lost"
-    WORKING = "working"
-    NO_WORKER = "no worker"
-    NOT_SERVED = "not served"
-    DUE = "due"
-    IN_VAIN = "claimed in vain"
-    CHILD_STUCK = "child stuck"
-    CHILD = "child"
-    SIGNAL = "signal"
-    REPLY = "reply"
-    HOLD = "hold"
-    RETRY = "retry"
-    UNDO_RETRY = "undo retry"
-    PROBE = "probe"
-    TIMER = "timer"
-    PAUSE = "pause"
-    STEP = "step"
-    TIMEOUT = "time-out"
-    DEADLINE = "deadline"
-    TIME = "time"
-    UNREAD = "unread"
-    UNPUBLISHED = "unpublished"
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One reason: a sentence, since when, until when at most, and the commands that would help."""
-
-    cause: Cause
-    text: str
-    since: datetime | None = None
-    until: datetime | None = None
-    do: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Kid:
-    """A child that is waited for, and its own first reason where that was asked."""
-
-    instance: Instance
-    reason: Reason | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """All that was read about one instance. `state` is None when its history cannot be read."""
-
-    instance: Instance
-    now: datetime
-    claim_limit: int
-    state: SagaState | None = None
-    history: Sequence[Recorded] = ()
-    rows: Sequence[EventRow] = ()
-    unreadable: str = ""
-    waits: Sequence[Awaited] = ()
-    kids: Mapping[str, Kid] = field(default_factory=dict)
-    members: Sequence[Member] = ()
-    unread: Sequence[Message] = ()
-    relays: Sequence[RelayStanding] = ()
-
-    @property
-    def saga_id(self) -> str:
-        return self.instance.saga_id
-
-    @property
-    def saga(self) -> str:
-        return f"{self.instance.name} version {self.instance.version}"
-
-    @property
-    def due(self) -> bool:
-        due_at = self.instance.due_at
-        return self.instance.owner is None and due_at is not None and due_at <= self.now
 
 
 def reasons(seen: Seen) -> tuple[Reason, ...]:
@@ -160,8 +77,7 @@ def _repairs(id_: str, state: SagaState, stuck: ev.SagaStuck) -> tuple[str, ...]
 
 
 def _live(seen: Seen) -> Iterator[Reason]:
-    waits = [_wait(seen, one) for one in _few_children(seen)]
-    waits.sort(key=lambda reason: _ORDER.index(reason.cause))
+    waits = reasons_to_wait(seen)
     begun = [reason for reason in waits if reason.cause is Cause.STEP]
     others = [reason for reason in waits if reason.cause is not Cause.STEP]
     vain = list(_in_vain(seen))
@@ -215,7 +131,7 @@ def _unrecorded(seen: Seen) -> str:
 def _due(seen: Seen) -> Reason:
     serving = [m for m in seen.members if m.alive and _serves(m, seen) is not False]
     since = seen.instance.due_at
-    text = f"it is due, and waits to be claimed by {_names(m.label for m in serving)}"
+    text = f"it is due, and waits to be claimed by {listed(m.label for m in serving)}"
     if since is not None and seen.now - since > _SOON:
         text += ", which may be full (SAGA_SLOTS), or kept from the database"
     return Reason(Cause.DUE, text, since, do=_start_worker(seen) if "full" in text else ())
@@ -229,7 +145,7 @@ def _unserved(seen: Seen) -> Iterator[Reason]:
         text = f"no worker is alive that could go on with {seen.saga}"
         yield Reason(Cause.NO_WORKER, text, since, do=_start_worker(seen))
     elif all(_serves(m, seen) is False for m in live):
-        served = _names((f"{m.label} ({_served(m)})" for m in live), "; ")
+        served = listed((f"{m.label} ({_served(m)})" for m in live), "; ")
         text = f"no live worker serves {seen.saga}; these live workers serve other sagas: {served}"
         yield Reason(Cause.NOT_SERVED, text, since, do=_start_worker(seen))
 
@@ -242,7 +158,7 @@ def _serves(member: Member, seen: Seen) -> bool | None:
 
 
 def _served(member: Member) -> str:
-    return _names(f"{name} version {version}" for name, version in member.definitions or ())
+    return listed(f"{name} version {version}" for name, version in member.definitions or ())
 
 
 def _start_worker(seen: Seen) -> tuple[str, ...]:
@@ -269,100 +185,12 @@ def _later(seen: Seen) -> Reason:
     return Reason(Cause.TIME, text, seen.instance.updated_at, due_at)
 
 
-# ---------------------------------------------------------------------------- waits
-
-
-_CAUSES: Mapping[Want, Cause] = {
-    Want.CHILD: Cause.CHILD,
-    Want.CHILD_UNDO: Cause.CHILD,
-    **{want: Cause(want.value) for want in Want if want not in (Want.CHILD, Want.CHILD_UNDO)},
-}
-_ORDER = (*Cause,)
-
-
-def _few_children(seen: Seen) -> Iterator[Awaited]:
-    """What is waited for, those children first that are stuck, and of them not thousands."""
-    children = [one for one in seen.waits if _CAUSES[one.want] is Cause.CHILD]
-    children.sort(key=lambda one: (not _is_stuck(seen, one), one.name))
-    # The first of them was asked for its own reason.
-    yield from children[:LISTED]
-    yield from (one for one in seen.waits if _CAUSES[one.want] is not Cause.CHILD)
-
-
-def _is_stuck(seen: Seen, one: Awaited) -> bool:
-    kid = seen.kids.get(one.name)
-    return kid is not None and kid.instance.status is Status.STUCK
-
-
-def _wait(seen: Seen, one: Awaited) -> Reason:
-    cause = _CAUSES[one.want]
-    if cause is Cause.CHILD:
-        return _child(seen, one)
-    do: tuple[str, ...] = ()
-    if one.want is Want.SIGNAL:
-        do = (f"saga signal {seen.saga_id} {one.name} JSON",)
-    return Reason(cause, _words(seen, one), one.since, one.until, do)
-
-
-def _words(seen: Seen, one: Awaited) -> str:
-    match one.want:
-        case Want.SIGNAL:
-            return f"it waits for the signal {one.name}"
-        case Want.REPLY:
-            return f"it waits for the participant's reply about {one.name} ({one.by})"
-        case Want.HOLD:
-            return f"{one.name} has to wait for the {one.by}"
-        case Want.RETRY:
-            failed = _failure(seen, one.path)
-            return f"{one.name} failed and is tried again (attempt {one.attempt}){failed}"
-        case Want.UNDO_RETRY:
-            failed = _failure(seen, one.path)
-            return (
-                f"the undo of {one.name} failed and is tried again (attempt {one.attempt}){failed}"
-            )
-        case Want.PROBE:
-            return f"the probe of {one.name} failed and is asked again (attempt {one.attempt})"
-        case Want.TIMER:
-            return f"it sleeps at {one.path}"
-        case Want.PAUSE:
-            return f"the loop at {one.path} pauses before its next iteration"
-        case Want.STEP:
-            return f"{one.name} runs (attempt {one.attempt})"
-        case Want.TIMEOUT:
-            return f"the time-out at {one.path} ends that wait"
-        case _:
-            return "its deadline ends that wait"
-
-
-def _child(seen: Seen, one: Awaited) -> Reason:
-    kid = seen.kids.get(one.name)
-    what = "its child" if one.want is Want.CHILD else "that this child is undone:"
-    if kid is None:
-        return Reason(Cause.CHILD, f"it waits for {what} {one.name}, not stored yet", one.since)
-    instance, own = kid.instance, kid.reason
-    cause = Cause.CHILD_STUCK if instance.status is Status.STUCK else Cause.CHILD
-    text = f"it waits for {what} {one.name} ({instance.name}, {instance.status})"
-    if own is None:
-        return Reason(cause, text, one.since, do=(f"saga why {one.name}",))
-    return Reason(cause, f"{text}: {own.text}", one.since, own.until, own.do)
-
-
-def _failure(seen: Seen, path: str) -> str:
-    """What failed last there, in a few words."""
-    for _, event in reversed(seen.history):
-        failure = getattr(event, "failure", None)
-        node = str(getattr(event, "node", ""))
-        if isinstance(failure, Failure) and (node == path or node.startswith(f"{path}/")):
-            return f": {failure.type}: {failure.message}"
-    return ""
-
-
 # ---------------------------------------------------------------------------- beside
 
 
 def _unread(seen: Seen) -> Iterator[Reason]:
     if seen.unread and seen.instance.status not in ENDED:
-        told = _names(f"{m.kind}{_called(m)} from {m.actor}" for m in seen.unread)
+        told = listed(f"{m.kind}{_called(m)} from {m.actor}" for m in seen.unread)
         count = len(seen.unread)
         text = f"{count} message{'s are' if count > 1 else ' is'} not read yet: {told}"
         yield Reason(Cause.UNREAD, text, seen.unread[0].sent_at)
@@ -388,9 +216,3 @@ def _unpublished(seen: Seen) -> Iterator[Reason]:
 
 def _last(history: Sequence[Recorded], kind: type[ev.Event]) -> datetime | None:
     return next((at for at, event in reversed(history) if isinstance(event, kind)), None)
-
-
-def _names(names: Iterable[str], between: str = ", ") -> str:
-    listed = list(names)
-    more = f" and {len(listed) - LISTED:,} more" if len(listed) > LISTED else ""
-    return between.join(listed[:LISTED]) + more

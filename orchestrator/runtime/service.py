@@ -25,6 +25,7 @@ from orchestrator.errors import (
     InvalidInputError,
     KeyConflictError,
     NotFoundError,
+    PayloadTooLargeError,
     SagaFailedError,
     TamperedHistoryError,
     TooLateError,
@@ -33,6 +34,7 @@ from orchestrator.errors import (
 )
 from orchestrator.ports import (
     DUE,
+    EVENT_DATA_LIMIT,
     Codec,
     Definition,
     EventRow,
@@ -494,6 +496,7 @@ class Orchestrator:
         dedupe_key: str | None,
     ) -> bool:
         """Put a message into the inbox; False when it was there already."""
+        _check_words(payload, actor)
         instance = await self.get(saga_id)
         reply = await self.store.inbox.send(
             instance.saga_id,
@@ -642,6 +645,25 @@ def _context_text(fields: Mapping[str, Any]) -> str:
             "with every step; put data into the input"
         )
     return text
+
+
+def _check_words(payload: Mapping[str, Any], actor: str) -> None:
+    """A message becomes an event, which has to be small enough to be published."""
+    for name, text, limit in (
+        ("reason", payload.get("reason") or "", 10_000),
+        ("actor", actor, 500),
+    ):
+        if len(text) > limit:
+            raise InvalidInputError(
+                f"the {name} has {len(text):,} characters, at most {limit:,} can be recorded; "
+                "write where the rest is to be found"
+            )
+    size = sum(len(str(text).encode("utf-8", "replace")) for text in payload.values())
+    if size > EVENT_DATA_LIMIT - 64 * 1024:
+        raise PayloadTooLargeError(
+            f"what is sent has {size:,} bytes, which is more than an event can hold "
+            f"({EVENT_DATA_LIMIT - 64 * 1024:,}); keep large data elsewhere and send where it is"
+        )
 
 
 def _check_key(key: str) -> None:

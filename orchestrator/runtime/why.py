@@ -10,7 +10,8 @@ from orchestrator.domain.events import ENDED, Status
 from orchestrator.domain.state import SagaState, evolve
 from orchestrator.errors import HistoryError
 from orchestrator.ports import Codec, Filter, Instance, Store
-from orchestrator.runtime.reasons import Cause, Kid, Reason, Seen, reasons
+from orchestrator.runtime.reasons import reasons
+from orchestrator.runtime.seen import Cause, Kid, Reason, Seen
 from orchestrator.runtime.worker import WorkerSettings
 
 CHILDREN = 10_000

@@ -76,7 +76,4 @@ async def serve(participant: Participant, dsn: str) -> None:
 
 if __name__ == "__main__":
     url = os.environ["PAYMENTS_DATABASE_URL"]
-    broker = os.environ["SAGA_KAFKA_BOOTSTRAP_SERVERS"]
-    asyncio.run(
-        serve(Participant("payments", topics=(TOPIC,), database_url=url, kafka=broker), url)
-    )
+    asyncio.run(serve(Participant("payments", topics=(TOPIC,), database_url=url), url))

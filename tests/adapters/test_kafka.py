@@ -95,6 +95,8 @@ async def test_the_headers_are_a_cloud_event_in_binary_mode(settings: KafkaSetti
         "ce_type": "saga.StepSucceeded",
         "ce_time": "2026-03-01T12:00:00Z",
         "ce_subject": "s1",
+        "ce_dataschema": "urn:saga-orchestrator:event:StepSucceeded:1",
+        "ce_partitionkey": "s1",
         "content-type": "application/json",
         "saga_id": "s1",
         "saga_name": "order",

@@ -157,6 +157,22 @@ class Nemesis:
         finally:
             member.troubled = False
 
+    async def _stop_late_writer(self, stroke: Stroke) -> Told | None:
+        """An append arrives when its worker was taken over: no run may go without one."""
+        member = await self._victim("worker", stroke)
+        if member is None:
+            return None
+        wire, place = self._scene.wires[member.name], self._scene.crew.find("worker").index(member)
+        held = wire.delay_commit(stroke.seconds, WRITES["worker"], times=1, must_fire=False)
+        try:
+            await asyncio.wait_for(held.first.wait(), 8)
+            return await self._stop(replace(stroke, victim=place), "worker", "stop, presence cut")
+        except TimeoutError:
+            return None
+        finally:
+            held.heal()
+            wire.faults.remove(held)
+
     # ------------------------------------------------------------------ the database
 
     async def _crash_postgres(self, stroke: Stroke) -> Told | None:
@@ -262,6 +278,7 @@ DEEDS: dict[str, Callable[[Nemesis, Stroke], Awaitable[Told | None]]] = {
     "stop worker, cut its presence": partial(
         Nemesis._stop, prefix="worker", cause="stop, presence cut"
     ),
+    "stop worker, hold its append": Nemesis._stop_late_writer,
     "kill relay": partial(Nemesis._kill, prefix="relay"),
     "drain relay": partial(Nemesis._drain, prefix="relay"),
     "stop relay past its lease": Nemesis._stop_relay,

@@ -17,7 +17,7 @@ ANSWERED = ("ok", "hold")
 MARGIN = 12.0
 """A call that is repeated was lost at most so long before: a step's time-out and a bit."""
 AWAKE = 1.0
-"""Seconds after a stopped process goes on in which what it had begun to send may still arrive."""
+"""Seconds after a stopped process goes on in which it may not have heard yet that it was replaced."""
 
 
 @rule("I4")
@@ -239,12 +239,12 @@ def _by_log(evidence: Evidence, saga: str) -> dict[str, int]:
 def one_owner(evidence: Evidence) -> Iterator[str | None]:
     """Whenever another process called for a saga, a claim had gone before.
 
-    But for what a process still sends that was stopped in the middle of a call and goes on: no fence
+    But for what a process that was stopped sends before it hears that it was replaced: no fence
     reaches that, and it may apply nothing.
     """
     pids: dict[str, list[int]] = defaultdict(list)
     for call in sorted(evidence.calls, key=lambda c: c.received):
-        if call.answer == "repeated" and _stopped(evidence, call):
+        if _stopped(evidence, call) and not _applied(evidence, call):
             continue
         seen = pids[call.saga]
         if not seen or seen[-1] != call.pid:
@@ -264,3 +264,9 @@ def _stopped(evidence: Evidence, call: Call) -> bool:
         for fault in evidence.told("fault")
         if str(fault["kind"]).startswith("stop worker")
     )
+
+
+def _applied(evidence: Evidence, call: Call) -> bool:
+    """Whether the call may have left something in the books."""
+    found = evidence.applied.get(call.key)
+    return found is not None and found.pid == call.pid and found.applied >= call.received

@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[int, tuple[float, float]]] = {
     "drain worker": (2, (0, 0)),
     "stop worker past its lease": (1, (28, 30)),
     "stop worker, cut its presence": (3, (2.5, 4)),
+    "stop worker, hold its append": (2, (3, 4)),
     "kill relay": (1, (0, 0)),
     "drain relay": (1, (0, 0)),
     "stop relay past its lease": (2, (17, 19)),
@@ -79,5 +80,10 @@ def _deck(chance: random.Random, size: Size, now: float, *, broker: bool) -> lis
         deck = [kind for kind in deck if kind not in FIRST] or deck
     later = [kind for kind in deck if short and kind in LATER]
     rest = [kind for kind in deck if kind not in (*FIRST, *later)]
+    first = [kind for kind in FIRST if kind in deck]
+    # Who is stopped meets its successor only if that is not stopped beside it.
+    for kind in first:
+        for _ in range(deck.count(kind) - 1):
+            rest.insert(len(rest) // 2, kind)
     # What is popped first stands last.
-    return later + rest + [kind for kind in deck if kind in FIRST]
+    return later + rest + first[::-1]

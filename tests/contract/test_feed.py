@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 from orchestrator.domain.events import Status
@@ -166,3 +167,48 @@ async def test_relays_are_listed_with_how_far_they_are_and_who_moves_them(
     assert (relay.relay, relay.position, relay.owner) == ("events", position, "me")
     await store.feed.give_up("events", "me")
     assert [relay.owner for relay in await other.feed.relays()] == [None]
+
+
+async def test_an_event_tells_key_parent_and_tags_of_its_instance(
+    store: Store, given: Given
+) -> None:
+    owner = await given.worker()
+    [parent] = await given.started()
+    await given.started(key="order-7", parent=parent, tags={"country": "CH", "note": '"\\ Zoë'})
+    claims = await store.queue.claim(owner, 2, [("order", 1)])
+    await store.events.append([given.append(owner, claim) for claim in claims])
+
+    found = {event.row.saga_id: event for event in await all_events(store)}
+
+    child = found.pop(next(claim.saga_id for claim in claims if claim.parent == parent))
+    assert (child.key, child.parent) == ("order-7", parent)
+    assert child.tags == {"country": "CH", "note": '"\\ Zoë'}
+    assert [(e.key, e.parent, e.tags) for e in found.values()] == [(None, None, {})]
+
+
+async def test_a_repair_comes_with_the_turn_that_it_leads_back_to(
+    store: Store, given: Given
+) -> None:
+    [(owner, claim)] = await given.claimed()
+    types = [
+        "SagaStarted", "SagaStuck", "SagaResumed", "StepSucceeded", "CompensationStarted",
+        "SagaStuck", "StepRetried", "SagaStuck", "CompensationSkipped", "SagaStuck", "StepResolved",
+    ]  # fmt: skip
+    append = given.append(owner, claim, len(types))
+    named = (replace(row, type=type_) for row, type_ in zip(append.events, types, strict=True))
+    await store.events.append([replace(append, events=tuple(named))])
+
+    turns = {e.row.version: e.turn for e in await all_events(store) if e.turn}
+
+    back = "CompensationStarted"
+    assert turns == {3: "SagaStarted", 7: back, 9: back, 11: back}
+
+
+async def test_a_repair_before_the_start_leads_back_to_nothing(store: Store, given: Given) -> None:
+    [(owner, claim)] = await given.claimed()
+    append = given.append(owner, claim, 2)
+    stuck, resumed = append.events
+    named = (replace(stuck, type="SagaStuck"), replace(resumed, type="SagaResumed"))
+    await store.events.append([replace(append, events=named)])
+
+    assert [event.turn for event in await all_events(store)] == ["", ""]

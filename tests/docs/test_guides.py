@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import runpy
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator, FormatChecker
 
 import orchestrator
-from orchestrator.adapters.kafka.records import value_of
+from orchestrator.adapters.event_schemas import state_schema
+from orchestrator.adapters.kafka import KafkaSettings, open_publisher
+from orchestrator.adapters.kafka.records import headers_of, state_of, value_of
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import EVENT_TYPES
 from orchestrator.domain.forward import _BEGINNINGS
@@ -47,7 +54,7 @@ def test_links_lead_to_files_that_exist(page: Page) -> None:
 
 def test_every_block_of_code_is_held_by_a_test() -> None:
     """By this module, or the module of the page's own name."""
-    held = {GROWING.path: 8, KAFKA.path: 2, DOCS / "testing.md": 2, OPERATIONS.path: 5,
+    held = {GROWING.path: 8, KAFKA.path: 4, DOCS / "testing.md": 2, OPERATIONS.path: 6,
             DOCS / "remote-participants.md": 1}  # fmt: skip
     blocks = {page.path: len(page.blocks()) for page in EVERY_PAGE}
     others = {
@@ -141,7 +148,7 @@ def test_a_time_out_knows_every_event_by_which_something_begins_to_wait() -> Non
 
 
 def test_the_record_that_is_shown_has_the_fields_of_a_real_one() -> None:
-    [shown] = KAFKA.blocks("json")
+    shown, _ = KAFKA.blocks("json")
     fields = json.loads(shown.replace("{...}", "{}"))
     record: dict[str, Any] = json.loads(value_of(feed_event("01977f5e", 4)))
     assert list(fields) == list(record)
@@ -162,3 +169,50 @@ def test_the_rule_for_readers_drops_the_repeats_that_are_shown() -> None:
             assert version <= last, "something was lost"
     assert applied == list(range(1, max(versions) + 1))
     assert len(versions) > len(applied)
+
+
+def test_the_state_that_is_shown_has_the_fields_of_a_real_one() -> None:
+    _, shown = KAFKA.blocks("json")
+    fields = json.loads(shown.replace("{...}", "{}"))
+    ended = feed_event("01977f5e", 9, type_="SagaCompleted")
+    state = state_of(replace(ended, key="order-7", tags={"country": "CH"}))
+    assert state is not None
+    assert list(fields) == list(json.loads(state))
+    validator = Draft202012Validator(state_schema(), format_checker=FormatChecker())
+    validator.validate(fields)
+
+
+def test_every_status_that_is_published_is_told() -> None:
+    told = {row[0].strip("`") for row in KAFKA.rows("Where each instance stands")}
+    assert told == set(state_schema()["properties"]["status"]["enum"])
+
+
+def test_every_header_of_a_record_is_told() -> None:
+    told = re.findall(r"`([\w-]+)`", " ".join(row[0] for row in KAFKA.rows("A record")))
+    meta = '{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}'
+    assert set(told) == {name for name, _ in headers_of(feed_event("s1", 1, meta=meta))}
+
+
+@pytest.mark.kafka
+async def test_the_reader_that_is_shown_drops_repeats_and_refuses_gaps(
+    kafka: str, tmp_path: Path
+) -> None:
+    [source] = KAFKA.blocks("python")
+    (tmp_path / "reader.py").write_text(source)
+    module = runpy.run_path(str(tmp_path / "reader.py"))
+    settings, types = KafkaSettings(kafka, f"test-{uuid.uuid4()}"), ["SagaStarted", "SagaCompleted"]
+    life = [feed_event("s1", n, type_=type_) for n, type_ in enumerate(types, start=1)]
+    publisher = await open_publisher(settings)
+    for events in (life, life, [feed_event("s2", 1, type_="SagaStarted")]):
+        await publisher.publish(events)
+    await publisher.close()
+    reader = module["Reader"]()
+
+    async with asyncio.timeout(60):
+        await module["read"](kafka, settings.topic, f"group-{uuid.uuid4()}", reader, 3)
+
+    assert sorted(reader.applied) == [
+        ("s1", 1, "saga.SagaStarted"), ("s1", 2, "saga.SagaCompleted"), ("s2", 1, "saga.SagaStarted")
+    ]  # fmt: skip
+    with pytest.raises(module["GapError"], match="1 is followed by 3"):
+        reader.take("s2", {"version": "3", "ce_type": "saga.SagaStuck"}, b'{"data": {}}')

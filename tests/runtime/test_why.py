@@ -33,7 +33,7 @@ from orchestrator.adapters.memory.store import MemoryDatabase
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.errors import DefinitionWarning
 from orchestrator.ports import Append, Cursor, EventRow
-from orchestrator.runtime.reasons import Cause, Reason
+from orchestrator.runtime.seen import Cause, Reason
 from orchestrator.runtime.why import Why
 
 go = Signal("go", int)

@@ -51,12 +51,11 @@ class SimEventStore(MemoryEventStore):
             row = rows[append.saga_id]
             # The row as the fake writes it; the events with the positions that they were given.
             written[append.saga_id] = self._write(row, replace(append, events=()))
-            request, log = row.request, self._tables.log
+            log = self._tables.log
             for number, event in enumerate(append.events, start=position):
                 stored = replace(event, position=number)
                 row.events.append(stored)
-                told = FeedEvent(stored, request.name, request.version, request.correlation_id)
-                log.insert(bisect_right(log, number, key=_position), told)
+                log.insert(bisect_right(log, number, key=_position), row.told(stored))
             self._database.note_append(append)
         return written
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
-from orchestrator.adapters.kafka.topic import ensure_topic
+from orchestrator.adapters.kafka.topic import ensure_topics
 from orchestrator.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -53,8 +52,7 @@ async def _term(
     settings: KafkaSettings, topics: Sequence[str], group: str, deal: Deal, stop: asyncio.Event
 ) -> None:
     if settings.create_topic:
-        for topic in topics:
-            await ensure_topic(replace(settings, topic=topic))
+        await ensure_topics(settings, topics)
     # Joining takes until the session of a member that died is over.
     patient = {**settings.client(), "request_timeout_ms": _JOINING + _REBALANCE}
     consumer: Any = AIOKafkaConsumer(

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +22,7 @@ from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyp
 from orchestrator.adapters.kafka.outgoing import Outgoing
 from orchestrator.adapters.kafka.records import records_of
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
-from orchestrator.adapters.kafka.topic import ensure_topic, require_count
+from orchestrator.adapters.kafka.topic import ensure_topics, require_count
 from orchestrator.errors import PublishError
 from orchestrator.ports import FeedEvent
 
@@ -70,12 +69,13 @@ class _Batch:
 
 
 class KafkaPublisher:
-    """Publishes to one topic with acks=all and idempotence. Of no use after its first failure."""
+    """Publishes with acks=all and idempotence. Of no use after its first failure."""
 
     def __init__(self, producer: AIOKafkaProducer, settings: KafkaSettings) -> None:
         self._producer: Any = producer
         self._settings = settings
         self._failed = False
+        self._prepared: set[str] = set(settings.fixed_topics)
         self._others: dict[str, int] = {}
 
     async def publish(self, events: Sequence[FeedEvent]) -> None:
@@ -87,6 +87,9 @@ class KafkaPublisher:
             for record in records_of(event, self._settings):
                 partition = partition_of(record.key, await self._partitions_of(record.topic))
                 by_partition[record.topic, partition].append(record)
+        if fresh := {topic for topic, _ in by_partition} - self._prepared - self._others.keys():
+            await reach(self._settings, prepare(self._producer, self._settings, fresh))
+            self._prepared |= fresh
         if by_partition:
             await self._send_all(by_partition)
 
@@ -106,11 +109,11 @@ class KafkaPublisher:
 
     async def _partitions_of(self, topic: str) -> int:
         """How many the topic has; one that a command goes to is made when it is missing."""
-        if topic == self._settings.topic:
-            return self._settings.partitions
+        settings = self._settings
+        if topic == settings.state_topic or settings.carries_events(topic):
+            return settings.partitions
         if topic not in self._others:
-            other = replace(self._settings, topic=topic)
-            if self._settings.create_topic and await ensure_topic(other):
+            if settings.create_topic and await ensure_topics(settings, [topic]):
                 logger.warning("created topic %s", topic)
             found = await reach(self._settings, self._producer.partitions_for(topic))
             self._others[topic] = len(found)
@@ -171,22 +174,26 @@ async def open_publisher(settings: KafkaSettings) -> KafkaPublisher:
         max_request_size=settings.max_record_bytes,
     )
     try:
-        partitions = await reach(settings, _start(producer, settings.topic))
-        if not partitions and settings.create_topic and await ensure_topic(settings):
-            logger.warning("created topic %s", settings.topic)
-            partitions = settings.partitions
-        require_count(settings, partitions)
+        await reach(settings, producer.start())
+        await reach(settings, prepare(producer, settings, settings.fixed_topics))
     except BaseException:
         await asyncio.wait({asyncio.ensure_future(_take_apart(producer))}, timeout=1)
         raise
     return KafkaPublisher(producer, settings)
 
 
-async def _start(producer: Any, topic: str) -> int:
-    await producer.start()
+async def prepare(producer: Any, settings: KafkaSettings, topics: Iterable[str]) -> None:
+    """Have *topics* there with the pinned count. UnavailableError when they are not."""
     # Asking for all topics: asking for one by name would create it on some brokers.
     cluster = await producer.client.fetch_all_metadata()
-    return len(cluster.partitions_for_topic(topic) or ())
+    counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+    missing = [topic for topic, count in counts.items() if not count]
+    if missing and settings.create_topic:
+        for made in await ensure_topics(settings, missing):
+            logger.warning("created topic %s", made)
+            counts[made] = settings.partitions
+    for topic, count in counts.items():
+        require_count(settings, count, topic)
 
 
 async def _take_apart(producer: Any) -> None:

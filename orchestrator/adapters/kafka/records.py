@@ -1,4 +1,8 @@
-"""An event as others read it: a CloudEvents 1.0 record in binary mode."""
+"""Events as others read them: CloudEvents 1.0 records in binary mode, on two kinds of topics.
+
+Every event goes to its events topic. One that changes where its instance stands goes to the state
+topic too, as the latest state: there the next one takes its place when the topic is compacted.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ from collections.abc import Iterator
 from datetime import UTC
 from urllib.parse import quote
 
+from orchestrator.adapters.codec_events import read_event
+from orchestrator.adapters.event_schemas import STATE_ID, STATE_TYPE, schema_id
 from orchestrator.adapters.kafka.commands import command_of
 from orchestrator.adapters.kafka.outgoing import Headers, Outgoing
 from orchestrator.adapters.kafka.settings import KafkaSettings
+from orchestrator.domain.events import EVENT_TYPES, SagaCompleted, Status
+from orchestrator.domain.standing import REPAIRS, standing
 from orchestrator.ports import FeedEvent
 
 
@@ -17,7 +25,10 @@ def records_of(event: FeedEvent, settings: KafkaSettings) -> Iterator[Outgoing]:
     """The records that an event is published as, in order."""
     told = f"saga {event.row.saga_id} version {event.row.version}"
     key = event.row.saga_id.encode()
-    yield Outgoing(settings.topic, key, value_of(event), headers_of(event), told)
+    topic = settings.topic_of(event.saga_name)
+    yield Outgoing(topic, key, value_of(event), headers_of(event), told)
+    if settings.state_topic and (state := state_of(event)) is not None:
+        yield Outgoing(settings.state_topic, key, state, state_headers_of(event), told)
     if (command := command_of(event, settings.reply_topic)) is not None:
         yield command
 
@@ -44,16 +55,68 @@ def value_of(event: FeedEvent) -> bytes:
     return f'{head[:-1]}, "data": {row.data}, "meta": {row.meta}}}'.encode()
 
 
+def state_of(event: FeedEvent) -> bytes | None:
+    """Where the instance stands after an event, as JSON; None when that is as it was.
+
+    The output stands in it exactly as it was recorded.
+    """
+    kind = EVENT_TYPES.get(event.row.type)
+    status = None if kind is None else standing(kind, EVENT_TYPES.get(event.turn))
+    if kind is None or status is None:
+        return None
+    row = event.row
+    state: dict[str, object] = {
+        "saga_id": row.saga_id,
+        "saga": event.saga_name,
+        "saga_version": event.saga_version,
+        "version": row.version,
+        "key": event.key,
+        "status": status,
+        "since": _rfc3339(event),
+        "correlation_id": event.correlation_id,
+        "parent": event.parent,
+        "tags": dict(event.tags),
+        "position": row.position,
+    }
+    if status is Status.COMPLETED:
+        completed = read_event(row)
+        assert isinstance(completed, SagaCompleted)  # noqa: S101 - nothing else leads there
+        head = json.dumps(state, ensure_ascii=False)
+        return f'{head[:-1]}, "output": {completed.output}}}'.encode()
+    return json.dumps(state | _why(event, kind), ensure_ascii=False).encode()
+
+
+def _why(event: FeedEvent, kind: type) -> dict[str, object]:
+    """Why it stands there: what the event says, but for who mended it."""
+    if kind in REPAIRS:
+        return {}
+    facts = json.loads(event.row.data)
+    return {name: facts[name] for name in ("reason", "step", "failure") if facts.get(name)}
+
+
 def headers_of(event: FeedEvent) -> Headers:
     """CloudEvents attributes, then our own; all values are text."""
+    source = f"/sagas/{quote(event.saga_name, safe='')}"
+    return _headers(event, source, f"saga.{event.row.type}", schema_id(event.row.type))
+
+
+def state_headers_of(event: FeedEvent) -> Headers:
+    """As `headers_of`. The source is another, because source and id name one record only."""
+    source = f"/sagas/{quote(event.saga_name, safe='')}/state"
+    return _headers(event, source, STATE_TYPE, STATE_ID)
+
+
+def _headers(event: FeedEvent, source: str, type_: str, schema: str) -> Headers:
     row = event.row
     headers = {
         "ce_specversion": "1.0",
         "ce_id": f"{row.saga_id}/{row.version}",
-        "ce_source": f"/sagas/{quote(event.saga_name, safe='')}",
-        "ce_type": f"saga.{row.type}",
+        "ce_source": source,
+        "ce_type": type_,
         "ce_time": _rfc3339(event),
         "ce_subject": row.saga_id,
+        "ce_dataschema": schema,
+        "ce_partitionkey": row.saga_id,
         "content-type": "application/json",
         "saga_id": row.saga_id,
         "saga_name": event.saga_name,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Any
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.outgoing import Outgoing
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
-from orchestrator.adapters.kafka.topic import ensure_topic
+from orchestrator.adapters.kafka.topic import ensure_topics
 from orchestrator.errors import PublishError
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Sender:
     async def _ready(self, topic: str) -> Any:
         async with self._making:
             if topic not in self._known and self._settings.create_topic:
-                await ensure_topic(replace(self._settings, topic=topic))
+                await ensure_topics(self._settings, [topic])
                 self._known.add(topic)
             if self._producer is None:
                 producer = AIOKafkaProducer(

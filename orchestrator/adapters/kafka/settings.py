@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # ships no types
 
-from orchestrator.errors import UnavailableError
+from orchestrator.adapters.kafka.security import explain
+from orchestrator.errors import InvalidInputError, UnavailableError
+from orchestrator.ports import MAX_RECORD_BYTES
 
 T = TypeVar("T")
 
@@ -17,14 +20,23 @@ T = TypeVar("T")
 BROKER_ERRORS = (KafkaError, OSError, TimeoutError, AssertionError)
 
 
+SAGA = "{saga}"
+"""What stands in a topic's name for the name of the saga."""
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]+")
+_LONGEST_TOPIC = 249
+_LONGEST_NAME = 100
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
     """Where the events go, and how. All times in seconds.
 
-    `partitions` is pinned: with another count the order per saga would break. A missing topic is
-    made, unless `create_topic` is off; `replication_factor` is an upper bound: there are no more
-    replicas than brokers. `security` is handed to aiokafka as it is: `security_protocol`,
-    `ssl_context`, `sasl_...`.
+    `topic` may hold `{saga}`: then each saga has a topic of its own. Without `state_topic` no
+    states are published. `partitions` is pinned for all of them: with another count the order per
+    saga would break. A missing topic is made, unless `create_topic` is off; `replication_factor` is
+    an upper bound: there are no more replicas than brokers. `security` is made by
+    `security.arguments`.
     """
 
     bootstrap_servers: str
@@ -33,12 +45,52 @@ class KafkaSettings:
     partitions: int = 6
     create_topic: bool = True
     replication_factor: int = 3
-    max_record_bytes: int = 2 * 1024 * 1024
+    state_topic: str = ""
+    max_record_bytes: int = MAX_RECORD_BYTES
     batch_bytes: int = 128 * 1024
     connect_timeout: float = 5.0
     publish_timeout: float = 5.0
     close_timeout: float = 3.0
-    security: Mapping[str, Any] = field(default_factory=dict)
+    security: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_topic("SAGA_KAFKA_TOPIC", self.topic)
+        if not self.state_topic:
+            return
+        if SAGA in self.state_topic:
+            raise InvalidInputError(
+                f"SAGA_KAFKA_STATE_TOPIC {self.state_topic!r}: there is one topic of states; "
+                f"{SAGA} has no meaning here"
+            )
+        _check_topic("SAGA_KAFKA_STATE_TOPIC", self.state_topic)
+        if self.carries_events(self.state_topic):
+            raise InvalidInputError(
+                f"SAGA_KAFKA_STATE_TOPIC {self.state_topic!r} could be a topic of events as well "
+                f"(SAGA_KAFKA_TOPIC is {self.topic!r}); compaction would remove events: name another"
+            )
+
+    @property
+    def routed(self) -> bool:
+        """Whether each saga has a topic of its own."""
+        return SAGA in self.topic
+
+    @property
+    def fixed_topics(self) -> tuple[str, ...]:
+        """The topics that are known before any event is."""
+        events = () if self.routed else (self.topic,)
+        return (*events, self.state_topic) if self.state_topic else events
+
+    def topic_of(self, saga_name: str) -> str:
+        """Where the events of a saga go."""
+        return self.topic.replace(SAGA, saga_name)
+
+    def carries_events(self, topic: str) -> bool:
+        """Whether events of some saga go to *topic*."""
+        before, found, after = self.topic.partition(SAGA)
+        if not found:
+            return topic == self.topic
+        fits = topic.startswith(before) and topic.endswith(after)
+        return fits and len(topic) > len(before) + len(after)
 
     @property
     def max_message_bytes(self) -> int:
@@ -58,10 +110,21 @@ async def reach(settings: KafkaSettings, work: Coroutine[Any, Any, T]) -> T:
     try:
         return await within(limit, work)
     except BROKER_ERRORS as error:
+        why = await explain(settings.bootstrap_servers, settings.security, limit)
         raise UnavailableError(
             f"Kafka at {settings.bootstrap_servers} cannot be used "
-            f"(waited at most {limit:g} s): {error!r}"
+            f"(waited at most {limit:g} s): {why or repr(error)}"
         ) from error
+
+
+def _check_topic(variable: str, topic: str) -> None:
+    named = topic.replace(SAGA, "x", 1)
+    room = _LONGEST_TOPIC - (_LONGEST_NAME if SAGA in topic else 0)
+    if _TOPIC.fullmatch(named) is None or len(named) > room or named in (".", ".."):
+        raise InvalidInputError(
+            f"{variable} {topic!r} is no name of a topic: use at most {room} letters, digits, "
+            f"'.', '_' and '-', and {SAGA} at most once for the name of the saga"
+        )
 
 
 async def within(limit: float, work: Coroutine[Any, Any, T]) -> T:

@@ -1,93 +1,106 @@
-"""The topic: made when missing, looked at by `saga doctor`, never changed."""
+"""The topics: made when missing, looked at by `saga doctor`, never changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # ships no types
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # type: ignore[import-untyped]  # ships no types
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.settings import KafkaSettings, reach
+from orchestrator.adapters.kafka.topic_checks import Look, TopicReport, configs_of, examine
 from orchestrator.errors import UnavailableError
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class TopicReport:
-    """What `check` found; no problems means ready to publish. No partitions: no such topic."""
+class Report:
+    """What `check` found: how many brokers, and a report for each topic."""
 
     brokers: int
-    partitions: int
-    problems: tuple[str, ...]
+    topics: tuple[TopicReport, ...]
+
+    @property
+    def partitions(self) -> int:
+        """Those of the first topic; 0 when it is missing."""
+        return self.topics[0].partitions if self.topics else 0
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """All that keeps events from being published as promised."""
+        return tuple(problem for topic in self.topics for problem in topic.problems)
 
 
 async def ensure_topic(settings: KafkaSettings) -> bool:
-    """Create the topic when it is missing; True when this call did. Changes nothing otherwise."""
-    return await _with_admin(settings, _create_topic)
+    """Create the topics that are missing; True when this call did. Changes nothing otherwise."""
+    return bool(await ensure_topics(settings, settings.fixed_topics))
 
 
-async def check(settings: KafkaSettings) -> TopicReport:
-    """Look at the brokers and the topic. UnavailableError when no broker answers."""
+async def ensure_topics(settings: KafkaSettings, names: Iterable[str]) -> tuple[str, ...]:
+    """Create those of *names* that are missing; the ones that this call made.
+
+    When it returns the broker knows them: it answers a little before that.
+    """
+
+    async def create(admin: Any, settings: KafkaSettings) -> tuple[str, ...]:
+        made = tuple([name for name in names if await _create(admin, settings, name)])
+        while not {t["topic"] for t in await admin.describe_topics()}.issuperset(made):  # noqa: ASYNC110 - a broker tells nobody
+            await asyncio.sleep(0.05)
+        return made
+
+    return await _with_admin(settings, create)
+
+
+async def check(settings: KafkaSettings) -> Report:
+    """Look at the brokers and the topics. UnavailableError when no broker answers."""
     return await _with_admin(settings, _inspect)
 
 
-async def _create_topic(admin: Any, settings: KafkaSettings) -> bool:
-    brokers = len((await admin.describe_cluster())["brokers"])
-    replicas = max(1, min(settings.replication_factor, brokers))
-    configs = {
+def wanted_configs(settings: KafkaSettings, name: str, replicas: int) -> Mapping[str, str]:
+    """What a topic is made with."""
+    return {
+        "cleanup.policy": "compact" if name == settings.state_topic else "delete",
         "max.message.bytes": str(settings.max_message_bytes),
         "min.insync.replicas": str(max(1, replicas - 1)),
     }
-    topic = NewTopic(settings.topic, settings.partitions, replicas, topic_configs=configs)
-    answer = await admin.create_topics([topic])
-    error = for_code(answer.topic_errors[0][1])
+
+
+async def _create(admin: Any, settings: KafkaSettings, name: str) -> bool:
+    brokers = len((await admin.describe_cluster())["brokers"])
+    replicas = max(1, min(settings.replication_factor, brokers))
+    configs = dict(wanted_configs(settings, name, replicas))
+    topic = NewTopic(name, settings.partitions, replicas, topic_configs=configs)
+    code, *texts = (await admin.create_topics([topic])).topic_errors[0][1:]
+    error = for_code(code)
     if error not in (NoError, TopicAlreadyExistsError):
-        raise UnavailableError(f"topic {settings.topic} could not be created: {error.__name__}")
+        why = next((f" ({text})" for text in texts if text), "")
+        raise UnavailableError(f"topic {name} could not be created: {error.__name__}{why}")
     return error is NoError
 
 
-async def _inspect(admin: Any, settings: KafkaSettings) -> TopicReport:
+async def _inspect(admin: Any, settings: KafkaSettings) -> Report:
     brokers = len((await admin.describe_cluster())["brokers"])
     found = {topic["topic"]: topic for topic in await admin.describe_topics()}
-    if settings.topic not in found:
-        return TopicReport(brokers, 0, (_wrong_count(settings, 0),))
-    partitions, problems = len(found[settings.topic]["partitions"]), []
-    if partitions != settings.partitions:
-        problems.append(_wrong_count(settings, partitions))
-    limit = await _max_message_bytes(admin, settings.topic)
-    if limit is not None and limit < settings.max_message_bytes:
-        problems.append(
-            f"topic {settings.topic} has max.message.bytes={limit}; "
-            f"events may need {settings.max_message_bytes}"
-        )
-    return TopicReport(brokers, partitions, tuple(problems))
+    names = list(settings.fixed_topics)
+    if settings.routed:
+        names[:0] = sorted(filter(settings.carries_events, found))
+    reports = []
+    for name in names:
+        partitions = found[name]["partitions"] if name in found else ()
+        configs = await configs_of(admin, name) if partitions else {}
+        reports.append(examine(settings, Look(name, partitions, configs, brokers)))
+    return Report(brokers, tuple(reports))
 
 
-async def _max_message_bytes(admin: Any, topic: str) -> int | None:
-    """None when the broker does not tell."""
-    wanted = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": ""})
-    answers = await admin.describe_configs([wanted])
-    entries = [entry for answer in answers for found in answer.resources for entry in found[4]]
-    return next((int(entry[1]) for entry in entries if entry[0] == "max.message.bytes"), None)
-
-
-def require_count(settings: KafkaSettings, partitions: int) -> None:
-    """UnavailableError when the topic has not the pinned number of *partitions*."""
-    if partitions != settings.partitions:
-        raise UnavailableError(_wrong_count(settings, partitions))
-
-
-def _wrong_count(settings: KafkaSettings, partitions: int) -> str:
-    if not partitions:
-        return f"there is no topic {settings.topic} at {settings.bootstrap_servers}"
-    return (
-        f"topic {settings.topic} has {partitions} partitions, the settings say "
-        f"{settings.partitions}; another count would break the order per saga"
-    )
+def require_count(settings: KafkaSettings, partitions: int, name: str | None = None) -> None:
+    """UnavailableError when a topic has not the pinned number of *partitions*."""
+    look = Look(name or settings.topic, (None,) * partitions)
+    if (problem := look.wrong_count(settings)) is not None:
+        raise UnavailableError(problem)
 
 
 async def _with_admin(

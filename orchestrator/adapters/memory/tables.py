@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from orchestrator.domain.events import ENDED, Status
+from orchestrator.domain.standing import REPAIRS, TURNS
 from orchestrator.ports import (
     Clock,
     Definition,
@@ -15,6 +16,9 @@ from orchestrator.ports import (
     Message,
     StartRequest,
 )
+
+_TURNS = frozenset(kind.__name__ for kind in TURNS)
+_REPAIRS = frozenset(kind.__name__ for kind in REPAIRS)
 
 AT_REST = ENDED | {Status.STUCK}
 """Where an instance has no owner and nothing is due."""
@@ -45,6 +49,23 @@ class SagaRow:
     @property
     def inbox_seq(self) -> int:
         return len(self.inbox)
+
+    def told(self, stored: EventRow) -> FeedEvent:
+        """An event of this instance, as the feed gives it."""
+        request, turn = self.request, ""
+        if stored.type in _REPAIRS:
+            before = (e.type for e in reversed(self.events) if e.version < stored.version)
+            turn = next((type_ for type_ in before if type_ in _TURNS), "")
+        return FeedEvent(
+            stored,
+            request.name,
+            request.version,
+            request.correlation_id,
+            request.key,
+            request.parent,
+            dict(request.tags),
+            turn,
+        )
 
     @property
     def instance(self) -> Instance:

@@ -15,7 +15,6 @@ from orchestrator.ports import (
     Claim,
     Definition,
     EventRow,
-    FeedEvent,
     Member,
     Owned,
     Retired,
@@ -39,13 +38,11 @@ class MemoryEventStore:
         return written
 
     def _write(self, row: SagaRow, append: Append) -> int:
-        tables, request = self._tables, row.request
+        tables = self._tables
         for event in append.events:
             stored = replace(event, position=len(tables.log) + 1)
             row.events.append(stored)
-            tables.log.append(
-                FeedEvent(stored, request.name, request.version, request.correlation_id)
-            )
+            tables.log.append(row.told(stored))
         row.status, row.due_at, row.owner = append.status, append.due_at, append.owner_after
         row.pivoted = row.pivoted or append.pivoted
         row.inbox_seen = min(max(row.inbox_seen, append.inbox_seen), row.inbox_seq)

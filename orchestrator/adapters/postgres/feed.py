@@ -8,6 +8,7 @@ position noted then is there.
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 from orchestrator.adapters.postgres.pool import Database, Record
@@ -93,7 +94,7 @@ class PostgresFeed:
 def _event(row: Record) -> FeedEvent:
     (
         saga_id, version, type_, node, attempt, epoch, data, meta, recorded_at, hash_, position,
-        name, saga_version, correlation_id, _,
+        name, saga_version, correlation_id, key, parent, tags, turn, _,
     ) = row  # fmt: skip
     return FeedEvent(
         EventRow(
@@ -102,4 +103,8 @@ def _event(row: Record) -> FeedEvent:
         name,
         saga_version,
         correlation_id,
+        key,
+        parent,
+        {} if tags == "{}" else json.loads(tags),
+        turn or "",
     )

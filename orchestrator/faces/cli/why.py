@@ -9,7 +9,7 @@ from rich.text import Text
 
 from orchestrator.faces.cli import render
 from orchestrator.faces.cli.common import Json, SagaId, application, out, run, tell
-from orchestrator.runtime.reasons import Reason
+from orchestrator.runtime.seen import Reason
 from orchestrator.runtime.why import Why
 
 

@@ -86,6 +86,11 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "SAGA_SAGAS": FLOWS, **variables}
 
 
+def _hear_ctrl_c() -> None:
+    """A shell lets what it starts in the background ignore it, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextmanager
 def process(
     *arguments: object, cwd: Path = ROOT, stdout: int = subprocess.DEVNULL, **variables: str
@@ -95,6 +100,7 @@ def process(
     with subprocess.Popen(
         command, cwd=cwd, env=environment(**variables), text=True,
         stdout=stdout, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        preexec_fn=_hear_ctrl_c,
     ) as child:  # fmt: skip
         running = Running(child)
         try:
