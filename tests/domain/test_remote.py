@@ -23,6 +23,7 @@ from orchestrator import (
     step,
 )
 from orchestrator.domain import events as ev
+from orchestrator.domain.awaiting import Awaited, Want, awaited
 from orchestrator.domain.commands import (
     Command,
     Compute,
@@ -32,10 +33,11 @@ from orchestrator.domain.commands import (
     RunStep,
     Succeeded,
 )
-from orchestrator.domain.events import Event, Json
+from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.marks import RUNNING, mark_of, words_of
 from orchestrator.domain.state import fold
 from orchestrator.runtime.remote import read_reply, remote_of, request
-from tests.drive import CODEC, NOW, SAGA_ID, Answer, Drive, computed
+from tests.drive import CODEC, NOW, SAGA_ID, START, Answer, Drive, computed
 
 charge = remote("payments.charge", input=int, output=str, topic="payments.commands")
 refund = remote("payments.refund", input=str, output=type(None), topic="payments.commands")
@@ -376,3 +378,36 @@ def test_the_step_says_that_it_is_remote() -> None:
     assert charge.named("second").name == "second"
     assert charge.remote is not None
     assert charge.remote.command == "payments.charge"
+
+
+# ---------------------------------------------------------------------------- what is told of it
+
+
+def waits(world: World) -> list[Awaited]:
+    history = [(START, event) for event in world.run.history]
+    return list(awaited(world.run.state, history, world.run.now))
+
+
+def test_a_reply_is_waited_for_by_its_step_its_command_and_its_time() -> None:
+    world = World(saga_of(probed)).until(ev.RemoteRequested)
+    [one] = waits(world)
+    assert (one.want, one.name) == (Want.REPLY, "payments.charge")
+    assert one.by == "payments.charge through payments.commands"
+    assert one.until == START + timedelta(seconds=45)
+
+
+def test_the_reply_to_an_undo_and_to_a_probe_is_waited_for_too() -> None:
+    world = World(saga_of(undone))
+    world.run.run_until(lambda: len(world.all(ev.RemoteRequested)) == 2)
+    [asking] = [one for one in waits(world) if one.want is Want.REPLY]
+    assert asking.path == "far"
+    world.run.run_until(lambda: world.all(ev.RemoteRequested)[-1].intent == "undo")
+    [undoing] = waits(world)
+    assert undoing.by == "payments.refund through payments.commands"
+
+
+def test_a_drawing_shows_that_a_reply_is_waited_for() -> None:
+    world = World(saga_of(probed)).until(ev.RemoteRequested)
+    known = world.run.state.known("far")
+    assert mark_of(known, Status.RUNNING) == RUNNING
+    assert words_of(known, Status.RUNNING) == ["waits for a reply"]
