@@ -347,6 +347,10 @@ def test_an_instance_that_is_stuck_keeps_the_reply_for_later() -> None:
                    answer="succeeded", output='"p-1"')  # fmt: skip
     world.run._read_letters()
     assert world.kinds()[-1] == "RemoteReplied"
+    world.run.send("reply", command_id=f"{SAGA_ID}/far/0", intent="do", number=1,
+                   answer="failed")  # fmt: skip
+    world.run._read_letters()
+    assert world.kinds().count("RemoteReplied") == 1, "the first one counts"
     world.run.repair("resume")
     world.ends("completed")
 
