@@ -30,8 +30,9 @@ lint: $(READY) ## format, lint, both type checkers, the layers of the house
 bench: $(READY) ## throughput and latency beside the limits of this machine
 	@$(BIN)/python -m benchmarks
 
-chaos: $(READY) ## 100,000 random lives, 100,000 worlds, then a quarter of an hour of faults (CHAOS_SIZE=release for longer)
+chaos: $(READY) ## 100,000 random lives and worlds, the sizes that are promised, then a quarter of an hour of faults (CHAOS_SIZE=release for longer)
 	@LAW_EXAMPLES=$${LAW_EXAMPLES:-100000} $(BIN)/python -m pytest tests/properties
+	@SCALE_SIZE=$${SCALE_SIZE:-full} $(BIN)/python -m pytest tests/scale --timeout=0
 	@MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5000} $(BIN)/python -m pytest tests/faults/test_store_model.py --timeout=0
 	@SIM_SEEDS=$${SIM_SEEDS:-100000} CHAOS_SIZE=$${CHAOS_SIZE:-nightly} CHAOS_MINUTES=$${CHAOS_MINUTES:-10} $(BIN)/python -m pytest -m chaos --timeout=0
 

@@ -1,4 +1,4 @@
-"""`make bench`: W1, W2 and W3 beside the limits of this machine, then `each` and replay."""
+"""`make bench`: W1, W2 and W3 beside the limits of this machine, then `each` and replay, and the relay."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import each, limits, workloads
+from benchmarks import each, limits, relay, workloads
 from benchmarks.flows import three_steps, two_undone
 from orchestrator import Status
 from orchestrator.adapters.postgres.migrate import upgrade
-from orchestrator.bootstrap import Settings, open_database, spare_the_collector
+from orchestrator.bootstrap import open_database, spare_the_collector
+from orchestrator.settings import Settings
 
 
 async def measure(dsn: str, wanted: argparse.Namespace) -> dict[str, float]:
@@ -26,6 +27,8 @@ async def measure(dsn: str, wanted: argparse.Namespace) -> dict[str, float]:
         figures |= await rates(dsn, wanted.sagas, wanted.slots)
     if wanted.only in (None, "each"):
         figures |= await each.measure(dsn, wanted.rounds)
+    if wanted.only in (None, "relay"):
+        figures |= await relay.measure(dsn, wanted.sagas, wanted.slots)
     return figures
 
 
@@ -53,6 +56,8 @@ def report(figures: dict[str, float]) -> None:
     if "replay_events" in figures:
         for table in each.tables(figures):
             Console().print(table)
+    if "relay_limit" in figures:
+        Console().print(relay.table(figures))
 
 
 def _rates(figures: dict[str, float]) -> Table:
@@ -79,7 +84,7 @@ def main() -> None:
     parser.add_argument("--sagas", type=int, default=20_000, help="instances for W1 and W3")
     parser.add_argument("--slots", type=int, default=500, help="instances in memory at once")
     parser.add_argument("--rounds", type=int, default=3, help="times that `each` is measured")
-    parser.add_argument("--only", choices=("rates", "each"), help="a part of it")
+    parser.add_argument("--only", choices=("rates", "each", "relay"), help="a part of it")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     args = parser.parse_args()
     figures = run(args)

@@ -16,58 +16,45 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
 from orchestrator.adapters import embedded
 from orchestrator.adapters.codec import JsonCodec
-from orchestrator.adapters.kafka import KafkaSettings, TopicReport, check, open_publisher
+from orchestrator.adapters.kafka import (
+    KafkaSettings,
+    TopicReport,
+    check,
+    open_publisher,
+    open_transactional,
+)
 from orchestrator.adapters.kafka.replies import hear_replies
-from orchestrator.adapters.postgres import checkup, schema
+from orchestrator.adapters.postgres import checkup, retention, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
 from orchestrator.domain.saga import Saga
-from orchestrator.environment import KafkaEnvironment
+from orchestrator.domain.shards import Shard
 from orchestrator.errors import (
     InvalidInputError,
     NotFoundError,
     OrchestratorError,
     UnavailableError,
 )
-from orchestrator.ports import Finding, Store, Telemetry, Verdict
+from orchestrator.ports import Finding, Publisher, Removable, Removed, Store, Telemetry, Verdict
 from orchestrator.runtime.relay import Relay
+from orchestrator.runtime.relay_position import Trust
+from orchestrator.runtime.relay_settings import RelaySettings
 from orchestrator.runtime.service import Orchestrator
 from orchestrator.runtime.worker import Worker, WorkerSettings
+from orchestrator.settings import Settings
 
 Resources = Mapping[type, object]
 OpenResources = Callable[[str], AbstractAsyncContextManager[Resources]]
-
-
-class Settings(KafkaEnvironment):
-    """What the environment says, each variable with the prefix `SAGA_`."""
-
-    database_url: SecretStr | None = None
-    state_dir: Path | None = None
-    redis_url: SecretStr | None = None
-    sagas: str = "sagas"
-    step_timeout: float = Field(default=600.0, gt=0)
-    slots: int = Field(default=500, ge=1)
-    lease_ttl: float = Field(default=30.0, gt=0)
-    grace: float = Field(default=30.0, ge=0)
-
-    def worker(self, *, watchdog: bool = False) -> WorkerSettings:
-        """The part that a worker goes by."""
-        return WorkerSettings(
-            slots=self.slots,
-            ttl=self.lease_ttl,
-            step_timeout=self.step_timeout,
-            grace=self.grace,
-            watchdog=watchdog,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +101,25 @@ class App:
                 self.settings.worker(watchdog=watchdog),
             )
 
-    def relay(self) -> Relay | None:
+    def relay(self, trust: Trust = Trust.NEITHER) -> Relay | None:
         """A relay to the configured broker; None when none is configured."""
         kafka = kafka_settings(self.settings)
         if kafka is None:
             return None
+
+        async def opened(shard: Shard) -> Publisher:
+            if self.settings.kafka_transactions:
+                return await open_transactional(kafka, shard)
+            return await open_publisher(kafka)
+
         return Relay(
-            self.store.feed, self.store.hints, lambda: open_publisher(kafka), self.telemetry
+            self.store.feed,
+            self.store.hints,
+            opened,
+            self.telemetry,
+            RelaySettings(shards=self.settings.relay_shards),
+            trust=trust,
+            now=self.store.clock.now,
         )
 
     async def hear_replies(self, stop: asyncio.Event) -> None:
@@ -164,7 +163,10 @@ async def open_app(
     async with open_database(settings) as database:
         if database.embedded:
             await _migrate_if_needed(database.dsn)
-        async with open_store(database.dsn) as opened, _with_caches(settings, opened) as store:
+        async with (
+            open_store(database.dsn, settings=settings.postgres(), telemetry=telemetry) as opened,
+            _with_caches(settings, opened) as store,
+        ):
             orchestrator = Orchestrator(store, JsonCodec(), telemetry, catalogue.sagas)
             try:
                 yield App(settings, database, store, telemetry, orchestrator, catalogue)
@@ -248,7 +250,7 @@ def spare_the_collector() -> None:
 
 
 @contextmanager
-def observe(metrics_port: int | None) -> Iterator[Telemetry]:
+def observe(metrics_port: int | None, metrics_host: str = "127.0.0.1") -> Iterator[Telemetry]:
     """Metrics on *metrics_port* and spans where OTEL_EXPORTER_OTLP_ENDPOINT says; or neither.
 
     What was not sent yet is sent when the block ends.
@@ -256,7 +258,9 @@ def observe(metrics_port: int | None) -> Iterator[Telemetry]:
     if metrics_port is None:
         yield SilentTelemetry()
         return
-    with closing(initialize_observability(prometheus_port=metrics_port)) as telemetry:
+    with closing(
+        initialize_observability(prometheus_port=metrics_port, prometheus_host=metrics_host)
+    ) as telemetry:
         yield telemetry
 
 
@@ -271,6 +275,23 @@ async def schema_of(settings: Settings) -> tuple[str | None, str]:
     """The revision that the database is at, and the one that this code wants."""
     async with open_database(settings) as database:
         return await asyncio.to_thread(_migrate().current, database.dsn), schema.head()
+
+
+async def removable(settings: Settings, before: datetime, name: str | None) -> Removable:
+    """What `prune` would remove. Changes nothing."""
+    async with open_database(settings) as database:
+        return await retention.look(database.dsn, before, name)
+
+
+async def prune(
+    settings: Settings,
+    before: datetime,
+    name: str | None,
+    progress: Callable[[int], None] | None = None,
+) -> Removed:
+    """Remove what ended before *before*, of one saga where *name* is given."""
+    async with open_database(settings) as database:
+        return await retention.remove(database.dsn, before, name, progress)
 
 
 async def _migrate_if_needed(dsn: str) -> None:
@@ -297,7 +318,7 @@ async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
             if database.embedded:
                 await _migrate_if_needed(database.dsn)
             definitions = [(saga.name, saga.version) for saga in catalogue.sagas]
-            examined = await checkup.examine(database.dsn, definitions)
+            examined = await checkup.examine(database.dsn, definitions, settings.postgres())
             note = "; for trying, developing and single machines" if database.embedded else ""
             findings = [Finding("database", Verdict.FINE, f"{database.shown}{note}"), *examined]
     except UnavailableError as error:

@@ -21,7 +21,9 @@ OrchestratorError
     ├── UnknownOutcomeError      a commit was sent and its answer was lost
     ├── BusyError                the database is there, but full, locked or overloaded
     ├── SchemaError              the database is not migrated, or newer than this code
-    └── PublishError             the broker refused; the event table keeps the record
+    ├── PublishError             the broker refused; the event table keeps the record
+    │   └── FencedError          another relay publishes this shard now
+    └── PositionError            log and broker disagree on what was published; a person decides
 
 Authors of actions have two words of their own: `Permanent` and `Retryable`.
 """
@@ -166,6 +168,14 @@ class SchemaError(UnavailableError):
 
 class PublishError(UnavailableError):
     """The broker refused the records; the event table keeps them."""
+
+
+class FencedError(PublishError):
+    """Another relay publishes this shard now; this one adds nothing to it any more."""
+
+
+class PositionError(UnavailableError):
+    """The log and the broker disagree on what was published; a person decides where to go on."""
 
 
 class Permanent(Exception):  # noqa: N818 - a word that authors raise, not an error of ours

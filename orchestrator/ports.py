@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from orchestrator.domain.events import Event, Json, Status
 from orchestrator.domain.policies import BudgetRule, CacheRule, Circuit, Rate
+from orchestrator.domain.shards import WHOLE, Shard
 
 Definition = tuple[str, int]
 """The name and version of a saga."""
@@ -225,6 +226,10 @@ class Fleet(Protocol):
         """Extend the lease; restore the presence. False when others have retired this worker."""
         ...
 
+    async def oldest_transaction(self) -> float:
+        """Seconds for which the oldest transaction of the server is open; 0.0 when none is."""
+        ...
+
     async def retire_dead(self) -> list[Retired]:
         """Retire workers whose lease ran out or whose presence is gone; free what they held."""
         ...
@@ -388,6 +393,18 @@ class FeedPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What a broker keeps with a batch: the checkpoint before it, and where it ends.
+
+    No checkpoint is ever between the two. `epoch` is that of the relay that wrote it.
+    """
+
+    since: int
+    position: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """A relay's checkpoint and the epoch under which it may move it."""
 
@@ -413,20 +430,36 @@ class Feed(Protocol):
         """
         ...
 
-    async def read(self, after: int, limit: int) -> FeedPage:
-        """Events after position *after*; never past one that may still be committed."""
+    async def read(self, after: int, limit: int, shard: Shard = WHOLE) -> FeedPage:
+        """Events of *shard* after position *after*; never past one that may still be committed."""
         ...
 
     async def checkpoint(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
         """Move the checkpoint forward and extend the lease; False when another owns it now."""
         ...
 
+    async def rewind(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
+        """As `checkpoint`, but backwards too: only where a person has asked for it."""
+        ...
+
     async def give_up(self, relay: str, owner: str) -> None:
         """End one's lease, so that the next relay need not wait for it."""
         ...
 
+    async def pin(self, relay: str, shards: int) -> None:
+        """Make the checkpoints of *shards* shards. ConflictError when there is another number."""
+        ...
+
+    async def attend(self, relay: str, owner: str, ttl: timedelta) -> list[str]:
+        """Say that this process is there to relay, and learn who else is; in order, with oneself."""
+        ...
+
+    async def leave(self, relay: str, owner: str) -> None:
+        """Be no longer among those who share the shards."""
+        ...
+
     async def lag(self, relay: str) -> int:
-        """Positions between the checkpoint and the end of the log."""
+        """Positions between the checkpoint, of the shard that is the last, and the end of the log."""
         ...
 
     async def relays(self) -> list[RelayStanding]:
@@ -435,10 +468,19 @@ class Feed(Protocol):
 
 
 class Publisher(Protocol):
-    async def publish(self, events: Sequence[FeedEvent]) -> None:
+    async def mark(self) -> Mark | None:
+        """The mark of the last batch that readers see. None: this publisher keeps no marks.
+
+        One that keeps marks has fenced every earlier publisher of the shard when it is open: none
+        of them adds a batch any more. Without a batch so far, the mark is that of position 0.
+        """
+        ...
+
+    async def publish(self, events: Sequence[FeedEvent], mark: Mark) -> None:
         """Hand events to the broker in order; return when all are acknowledged.
 
-        After a PublishError it is unknown which were stored; the publisher is of no more use.
+        A publisher that keeps marks stores events and *mark* together or not at all. After a
+        PublishError it is unknown what was stored; the publisher is of no more use.
         """
         ...
 
@@ -544,8 +586,9 @@ class SharedState(Protocol):
         """Say what became of an admitted call. Opening and closing are `policies.circuit_after`."""
         ...
 
-    async def reserve(self, rate: Rate) -> Held | None:
-        """None: one call was taken out of the allowance. Held: nothing was taken."""
+    async def reserve(self, rate: Rate, turn: datetime | None = None) -> Held | None:
+        """None: one call was taken out of the allowance. Held: nothing was taken, but a place in
+        the line: who comes back with that time as its *turn* goes before who comes now."""
         ...
 
     async def look_up(
@@ -636,6 +679,10 @@ class Telemetry(Protocol):
         """Count something that has no event: a claim, a takeover, a fenced append."""
         ...
 
+    def level(self, name: str, of: str, value: float) -> None:
+        """Say how high something stands now, like the lag of a shard."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -672,3 +719,22 @@ class Finding:
     subject: str
     verdict: Verdict
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removable:
+    """What `saga prune` finds that ended before a day: how much, and how much of it has to stay for now."""
+
+    sagas: int
+    events: int
+    unpublished: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `saga prune` removed, and the months of the log that were dropped with it."""
+
+    sagas: int
+    events: int
+    months: tuple[str, ...]

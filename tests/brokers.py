@@ -24,6 +24,8 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.packages import cache
+
 KAFKA = "4.1.1"
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qk"
 JAVA = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
@@ -48,6 +50,7 @@ offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
+transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 group.initial.rebalance.delay.ms=0
 """
 
@@ -82,7 +85,7 @@ def open_broker() -> Iterator[Broker]:
 
 def fetch_kafka() -> Path:
     """The folder with the jars of Apache Kafka, downloaded when it is missing."""
-    folder = _cache() / f"kafka-{KAFKA}"
+    folder = cache() / f"kafka-{KAFKA}"
     _require_java()
     if folder.is_dir():
         return folder
@@ -108,13 +111,6 @@ def fetch_kafka() -> Path:
     finally:
         shutil.rmtree(work)
     return folder
-
-
-def _cache() -> Path:
-    """XDG_CACHE_HOME or ~/.cache; the temporary directory where there is no home."""
-    home = os.environ.get("HOME")
-    base = os.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else tempfile.gettempdir())
-    return Path(base) / "saga-orchestrator"
 
 
 def _require_java() -> None:

@@ -11,6 +11,7 @@ from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 
 from tests.brokers import Broker, NoBrokerError, fetch_kafka, open_broker
+from tests.poolers import NoPoolerError, open_pooler
 from tests.redis_server import NoRedisError, open_redis_server
 from tests.servers import (
     POSTGRES_15,
@@ -68,6 +69,16 @@ def any_dsn(request: pytest.FixtureRequest) -> str:
     """As `dsn`, once for each PostgreSQL that we support and have."""
     found: str = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def pooled_dsn(dsn: str) -> Iterator[str]:
+    """The database of `dsn`, reached through a PgBouncer in transaction mode."""
+    try:
+        with open_pooler(dsn) as pooled:
+            yield pooled
+    except NoPoolerError as reason:
+        pytest.skip(f"there is no PgBouncer: {reason}")
 
 
 @pytest.fixture

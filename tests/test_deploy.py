@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.bootstrap import Settings
+from orchestrator.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,3 +70,8 @@ def test_what_the_image_copies_exists_and_reaches_the_build() -> None:
 def test_the_image_does_not_run_as_root() -> None:
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
     assert re.findall(r"^USER (\w+)$", dockerfile, re.MULTILINE) == ["saga"]
+
+
+def test_the_metrics_of_a_container_can_be_reached_from_outside_of_it() -> None:
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert re.findall(r"SAGA_METRICS_HOST=(\S+)", dockerfile) == ["0.0.0.0"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, get_type_hints
 
-from orchestrator.domain.events import EVENT_TYPES, Event, Failure, Json, Status
+from orchestrator.domain.events import EVENT_TYPES, Event, Failure, Json, SagaRemoved, Status
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_VERSIONS: Mapping[str, int] = {}
@@ -19,6 +19,9 @@ SCHEMA_VERSIONS: Mapping[str, int] = {}
 
 STATE_TYPE = "saga.StateChanged"
 STATE_ID = "urn:saga-orchestrator:state:StateChanged:1"
+
+PUBLISHED: Mapping[str, type[Event | SagaRemoved]] = {**EVENT_TYPES, "SagaRemoved": SagaRemoved}
+"""Every type of event that readers may see."""
 
 Schema = dict[str, Any]
 
@@ -81,11 +84,11 @@ def schema_file(id_: str) -> str:
 
 def all_schemas() -> dict[str, Schema]:
     """Every schema of this version of the package, by its id."""
-    found = {schema_id(name): event_schema(kind) for name, kind in EVENT_TYPES.items()}
+    found = {schema_id(name): event_schema(kind) for name, kind in PUBLISHED.items()}
     return found | {STATE_ID: state_schema()}
 
 
-def event_schema(kind: type[Event]) -> Schema:
+def event_schema(kind: type[Event | SagaRemoved]) -> Schema:
     """The whole value of a record on the events topic; more properties may come."""
     hints, own = get_type_hints(kind), dataclasses.fields(kind)
     data = [field for field in own if field.name not in ("node", "attempt")]

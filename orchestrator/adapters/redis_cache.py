@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -107,8 +107,8 @@ class RedisCache:
     async def report(self, circuit: Circuit, *, succeeded: bool) -> None:
         await self._shared.report(circuit, succeeded=succeeded)
 
-    async def reserve(self, rate: Rate) -> Held | None:
-        return await self._shared.reserve(rate)
+    async def reserve(self, rate: Rate, turn: datetime | None = None) -> Held | None:
+        return await self._shared.reserve(rate, turn)
 
     async def spent(self, budget: BudgetRule) -> float:
         return await self._shared.spent(budget)

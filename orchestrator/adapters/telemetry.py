@@ -42,6 +42,29 @@ _COUNTS = {
     "relay_terms": ("saga_relay_terms", "Times this relay took over the checkpoint."),
     "relay_failures": ("saga_relay_failures", "Times this relay went back to its checkpoint."),
     "relays_fenced": ("saga_relays_fenced", "Times another relay took the checkpoint away."),
+    "producers_rebuilt": ("saga_producers_rebuilt", "Times a producer failed and was thrown away."),
+    "positions_refused": ("saga_positions_refused", "Times log and broker were found to disagree."),
+    "feed_gate_timeouts": (
+        "saga_feed_gate_timeouts",
+        "Times an append in flight delayed the feed.",
+    ),
+}
+_LEVELS = {
+    "relay_lag_events": (
+        "saga_relay_lag_events",
+        "Positions of the log not yet published.",
+        "shard",
+    ),
+    "relay_lag_seconds": (
+        "saga_relay_lag_seconds",
+        "Age of the oldest event not yet published.",
+        "shard",
+    ),
+    "oldest_transaction": (
+        "saga_oldest_transaction_seconds",
+        "How long the oldest transaction of the server is open; dead rows pile up meanwhile.",
+        "",
+    ),
 }
 
 
@@ -58,6 +81,9 @@ class SilentTelemetry:
         return
 
     def count(self, name: str, by: int = 1) -> None:
+        return
+
+    def level(self, name: str, of: str, value: float) -> None:
         return
 
 
@@ -103,6 +129,11 @@ class EventTelemetry:
         self._compensations = counter("saga_compensation", "Recorded undo attempts.", "outcome")
         self._counts = {name: counter(*known) for name, known in _COUNTS.items()}
         self._others = counter("saga_counts", "What is counted besides.", "what")
+        self._levels = {
+            name: Gauge(told, says, (label,) if label else (), registry=kept)
+            for name, (told, says, label) in _LEVELS.items()
+        }
+        self._other_levels = Gauge("saga_level", "What else stands.", ("what", "of"), registry=kept)
         self._declare_batches()
 
     def _declare_batches(self) -> None:
@@ -150,6 +181,14 @@ class EventTelemetry:
 
     def count(self, name: str, by: int = 1) -> None:
         (self._counts.get(name) or self._others.labels(name)).inc(by)
+
+    def level(self, name: str, of: str, value: float) -> None:
+        gauge = self._levels.get(name)
+        if gauge is None:
+            gauge = self._other_levels.labels(name, of)
+        elif of:
+            gauge = gauge.labels(of)
+        gauge.set(value)
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -220,7 +259,7 @@ def initialize_observability(
     enable_prometheus: bool = True,
     enable_tracing: bool = True,
     prometheus_port: int = 9464,
-    prometheus_host: str = "0.0.0.0",  # noqa: S104 - a scraper is another machine as a rule
+    prometheus_host: str = "127.0.0.1",
 ) -> EventTelemetry:
     """Telemetry for this process: metrics over HTTP, spans to `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
@@ -236,7 +275,8 @@ def initialize_observability(
         try:
             server, thread = start_http_server(prometheus_port, prometheus_host, registry)
         except OSError as error:
-            log.warning("no metrics: port %d cannot be used (%s)", prometheus_port, error)
+            place = prometheus_port, prometheus_host
+            log.warning("no metrics: port %d cannot be used on %s (%s)", *place, error)
         else:
             telemetry.on_close(lambda: _stop(server, thread.join))
     return telemetry

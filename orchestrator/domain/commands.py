@@ -32,8 +32,9 @@ Guard = Circuit | Rate | BudgetRule | CacheGuard
 class RunStep:
     """Call the action of *step*. `timeout` bounds the attempt, `deadline` whatever is round it.
 
-    `cut` says that nobody waits for it any more. `reply` is what a participant answered: of a
-    remote step it is read, and without one its command is made, as that number of all from here.
+    `cut` says that nobody waits for it any more; `turn` is until when it was held back. `reply` is
+    what a participant answered: of a remote step it is read, and without one its command is made, as
+    that number of all from here.
     """
 
     path: str
@@ -46,6 +47,7 @@ class RunStep:
     announced: bool = False
     guards: tuple[Guard, ...] = ()
     cut: bool = False
+    turn: datetime | None = None
     reply: RemoteReplied | None = None
     number: int = 1
 

@@ -684,6 +684,18 @@ Event = (
 
 EVENT_TYPES: Mapping[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
+
+@dataclass(frozen=True, slots=True)
+class SagaRemoved:
+    """The instance and its history were removed, long after it ended: the last that is heard of it.
+
+    No history that is folded holds it: it is published, and stays behind only until then.
+    """
+
+    saga: str
+    saga_version: int
+
+
 RIDES_ALONG = (
     SagaStarted,
     ValueComputed,

@@ -116,6 +116,7 @@ class Forward(Backward):
             announced,
             around.guards,
             around.cut,
+            known.held_until,
             number=known.sent + 1,
         )
         return Plan(commands=(run,))

@@ -131,18 +131,52 @@ class Rate:
         return -(-self.per // self.calls)
 
 
-def bucket_after(
-    rate: Rate, full_at: datetime | None, now: datetime
-) -> tuple[datetime, datetime | None]:
-    """One more call out of the bucket that is full at *full_at*.
+LATE = 5 * SECOND
+"""How long tokens may lie unused before those whose turns come no more count as gone."""
 
-    When it will be full after that, and None; or, with nothing taken, when the next call may be.
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What is remembered of a rate: when it is full, and the turn of the last one in the line.
+
+    `line_each` is how far apart turns were given; a changed rule moves the line accordingly.
     """
-    empty = now + rate.calls * rate.each
+
+    full_at: datetime
+    line_at: datetime | None = None
+    line_each: timedelta = SECOND
+
+
+def bucket_after(
+    rate: Rate, bucket: Bucket | None, now: datetime, turn: datetime | None = None
+) -> tuple[Bucket, datetime | None]:
+    """The bucket after one more call, and None; or, with nothing taken, when the caller has its turn.
+
+    Each that has to wait gets a turn of its own, so it asks twice and not once for each call of
+    the others. A turn is a place in the line and no more: what the bucket holds still decides.
+    """
+    each, empty = rate.each, now + rate.calls * rate.each
+    bucket = bucket or Bucket(now)
     # A stricter rule of the same name may have left more than this one can owe.
-    full_at = min(max(full_at or now, now), empty)
-    after = full_at + rate.each
-    return (after, None) if after <= empty else (full_at, now + (after - empty))
+    after = min(max(bucket.full_at, now), empty) + each
+    line_at = _line(bucket, each, now)
+    if after <= empty and (turn is not None or line_at is None):
+        # Also where it comes early: a caller whose clock is ahead would come early for ever.
+        return Bucket(after, line_at, each), None
+    if turn is not None and now < turn:
+        until = turn
+    else:
+        soonest = now + (after - empty)
+        until = line_at = soonest if line_at is None else max(soonest, line_at + each)
+    # Not raised to now: that it has long been full says that nobody in the line comes any more.
+    return Bucket(min(bucket.full_at, empty), line_at, each), until
+
+
+def _line(bucket: Bucket, each: timedelta, now: datetime) -> datetime | None:
+    """The last turn that was given; None when nobody waits, or nobody comes whose turn it is."""
+    if bucket.line_at is None or bucket.line_at <= now or bucket.full_at + LATE <= now:
+        return None
+    return now + (bucket.line_at - now) * (each / bucket.line_each)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,6 +35,7 @@ from orchestrator.errors import (
     EventTooLargeError,
     HistoryError,
     InvalidInputError,
+    OrchestratorError,
     OwnershipLostError,
     UnavailableError,
 )
@@ -48,6 +50,7 @@ from orchestrator.ports import (
     Store,
     Telemetry,
 )
+from orchestrator.runtime import machine
 from orchestrator.runtime.executor import Executor, Prepared, due_in, transaction_of
 from orchestrator.runtime.flows import LiveFlow
 from orchestrator.runtime.journal import Journal
@@ -57,16 +60,23 @@ from orchestrator.runtime.running import Running, is_clean, load
 
 log = logging.getLogger(__name__)
 
-_SOONEST, _LATEST = 1.0, 600.0
-"""Seconds between two looks of a parent at its children that nothing asked for."""
+_SOONEST, _LATEST = 1.0, 6 * 3600.0
+"""Seconds between two looks of a parent at its children that nothing asked for: each costs a claim."""
 
 _ENDING, _LOOK_AGAIN = 10.0, 0.05
 """How long, and how often, a parent looks at a child that has said that it is about to end."""
+
+_LOOKS = 3
+"""How often what cannot be planned is looked at: the same history leads to the same error."""
 
 _LONG = 1_000
 """Events that are read back in no time; a longer history is kept in memory for longer."""
 
 _TELL_RUNNING = (ev.DeadlinePassed, ev.BranchesHalted, ev.HistoryLimitReached)
+
+
+class _PlanError(OrchestratorError):
+    """What comes next cannot be said: our rules, or code of the definition that they ask, failed."""
 
 
 class Engine:
@@ -123,6 +133,8 @@ class Engine:
                     why = f"claimed {claim.claims} times without one new event"
                     run.note(ev.SagaStuck("", "", f"{why}; its workers may have died"))
             await self._carry(run)
+        except _PlanError as error:
+            await self._leave_unplanned(run, error)
         except EventTooLargeError as error:
             log.warning("saga %s is stuck: %s", claim.saga_id, error)
             await self._journal.park(run, error)
@@ -133,6 +145,15 @@ class Engine:
                 attempt.drop()
             for flow in run.flows.values():
                 flow.close()
+
+    async def _leave_unplanned(self, run: Running, error: _PlanError) -> None:
+        """Keep what has happened. The third look in a row that led nowhere is the last one."""
+        if any(not isinstance(event, RIDES_ALONG) for event in run.fresh):
+            await self._journal.flush(run, due_at=None, keep=True)
+            raise error
+        if run.claim.claims < _LOOKS or run.head > run.claim.head:
+            raise error
+        await self._put_aside(run.claim, str(error))
 
     async def _put_aside(self, claim: Claim, why: str) -> None:
         """Park what cannot be gone on with as stuck; or end it, where a person has said so."""
@@ -209,7 +230,8 @@ class Engine:
     def _plan(self, run: Running) -> Plan:
         """Let all decisions happen that need nothing from outside; then what is to be run."""
         while True:
-            next_ = plan(run.saga, run.state, self._clock.now(), run.nodes)
+            with _planning(run):
+                next_ = plan(run.saga, run.state, self._clock.now(), run.nodes)
             for event in next_.decisions:
                 run.note(_only_begun(run, event))
             if next_.decisions:
@@ -221,7 +243,7 @@ class Engine:
             for command in code:
                 self._resume(run, command)
             if before == (run.state.version, sum(map(len, run.nodes.values()))):
-                raise RuntimeError(f"the flows {[c.path for c in code]} come no further")
+                raise _PlanError(f"the flows {[c.path for c in code]} come no further")
 
     def _resume(self, run: Running, command: ResumeFlow) -> None:
         """Run the code of a flow: it has no effects, so it runs wherever a plan asks for it."""
@@ -350,7 +372,8 @@ class Engine:
 
         poison = self._is_poison(run.claim)  # what kills its process must not run here once more
         while True:
-            begun = frontier(run.saga, run.state, self._clock.now(), run.nodes)
+            with _planning(run):
+                begun = frontier(run.saga, run.state, self._clock.now(), run.nodes)
             decided = [event for event in begun.decisions if isinstance(event, RIDES_ALONG)]
             for event in decided:
                 run.note(event)
@@ -472,9 +495,10 @@ class Engine:
     async def _end(self, run: Running) -> None:
         """Record the end, or that a person is needed; a parent hears of an end."""
         parent = run.claim.parent if run.state.status in ENDED else None
+        told, began = False, asyncio.get_running_loop().time()
         if parent is not None:
             # Before it is recorded: an instance that has ended is never looked at again.
-            await self._kin.report_end(run.claim, parent, run.state.status)
+            told = await self._kin.report_end(run.claim, parent, run.state.status)
         try:
             await self._journal.flush(run, due_at=None, keep=False)
         except OwnershipLostError:
@@ -483,10 +507,38 @@ class Engine:
             raise
         if parent is None:
             return
+        # Who was told too early has stopped looking by now, or will before it sees the end.
+        if not told or asyncio.get_running_loop().time() - began > _ENDING / 2:
+            await self._tell_late(run, parent)
         self._store.hints.poke(DUE)
         if (waiting := self.running.get(parent)) is not None:
             waiting.look_at = 0.0
             waiting.woken.set()
+
+    async def _tell_late(self, run: Running, parent: str) -> None:
+        """Tell a parent of an end that is recorded, for as long as this worker may act."""
+        wait = _LOOK_AGAIN
+        while self._may_act() and not await self._kin.report_end(
+            run.claim, parent, run.state.status, recorded=True
+        ):
+            await asyncio.sleep(machine.jittered(wait))
+            wait = min(wait * 2, _SOONEST)
+
+
+@contextmanager
+def _planning(run: Running) -> Iterator[None]:
+    """Tell an error of the plan, which comes again each time, from those of the world."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        name, version = run.claim.name, run.claim.version
+        raise _PlanError(
+            f"what comes next cannot be said, because the definition of {name} version {version} "
+            f"raised {type(error).__name__}: {failure_of(error).message}; mend it, then: "
+            "saga resume ID"
+        ) from error
 
 
 def _has_watches(next_: Plan) -> bool:

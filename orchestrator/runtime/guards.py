@@ -96,7 +96,7 @@ class Gate:
             case CacheGuard():
                 return await self._cache(guard, command, receipt, patience)
             case Rate():
-                held = await self._shared.reserve(guard)
+                held = await self._shared.reserve(guard, command.turn)
                 return (self._postponed("rate", guard.name, held.until) if held else None), None
             case Circuit():
                 held = await self._shared.admit(guard)

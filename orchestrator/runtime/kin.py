@@ -122,19 +122,27 @@ class Kin:
         last = self._codec.decode_event(rows[-1])
         return ChildOver(status, last.output if isinstance(last, SagaCompleted) else None)
 
-    async def report_end(self, claim: Claim, parent: str, status: Status) -> None:
-        """Tell the parent what its child is about to record; it then looks until that is there."""
+    async def report_end(
+        self, claim: Claim, parent: str, status: Status, *, recorded: bool = False
+    ) -> bool:
+        """Tell the parent what its child is about to record; it then looks until that is there.
+
+        False: nobody knows whether it was told. Once the end is *recorded* it is told again.
+        """
+        again = "-again" if recorded else ""
         try:
             await self._store.inbox.send(
                 parent,
                 MessageKind.CHILD,
                 {"child": claim.saga_id, "status": status},
                 actor=f"saga {claim.saga_id}",
-                dedupe_key=f"child-{claim.saga_id}-{claim.epoch}",
+                dedupe_key=f"child-{claim.saga_id}-{claim.epoch}{again}",
             )
         except UnavailableError as error:
-            # Its parent looks from time to time; what the steps did is not done again for this.
+            # What the steps did is not done again for this.
             log.info("saga %s could not tell its parent: %s", claim.saga_id, error)
+            return False
+        return True
 
 
 _KINDS = ("orchestrator.errors.SagaFailedError", "orchestrator.errors.OrchestratorError")

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from orchestrator.domain import events as ev
 from orchestrator.domain.awaiting import Recorded
 from orchestrator.domain.events import ENDED, Status
+from orchestrator.domain.shards import is_shard_for
 from orchestrator.domain.state import SagaState
 from orchestrator.ports import Member, Message
 from orchestrator.runtime.seen import Cause, Reason, Seen, listed
@@ -202,9 +203,10 @@ def _called(message: Message) -> str:
 
 
 def _unpublished(seen: Seen) -> Iterator[Reason]:
+    names = [relay.relay for relay in seen.relays]
     for relay in seen.relays:
         behind = [row for row in seen.rows if row.position > relay.position]
-        if not behind:
+        if not behind or not is_shard_for(seen.instance.saga_id, relay.relay, names):
             continue
         who, do = "its broker may be away", ("saga doctor",)
         if relay.owner is None:

@@ -1,96 +1,74 @@
-"""The feed to the broker: complete, in order per saga, repeated only after a failure."""
+"""The feed to the broker, shard by shard; many processes share the shards."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
-from orchestrator.domain.policies import Backoff
-from orchestrator.errors import InvalidInputError, PublishError, UnavailableError
-from orchestrator.ports import (
-    EVENTS,
-    Cursor,
-    Feed,
-    FeedEvent,
-    FeedPage,
-    Hints,
-    Publisher,
-    Telemetry,
-)
+from orchestrator.domain.shards import Shard, shard_name
+from orchestrator.errors import UnavailableError
+from orchestrator.ports import Feed, Hints, Publisher, RelayStanding, Telemetry
 from orchestrator.runtime import machine
+from orchestrator.runtime.relay_position import Trust
+from orchestrator.runtime.relay_settings import RelaySettings
+from orchestrator.runtime.relay_shard import ShardRelay
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+OpenPublisher = Callable[[Shard], Awaitable[Publisher]]
 
 
-@dataclass(frozen=True, slots=True)
-class RelaySettings:
-    """How a relay behaves. All times in seconds.
+def _now() -> datetime:
+    return datetime.now(UTC)
 
-    `publish_bytes` of payload at most are published at once, so that large ones end in time too.
-    `ttl >= 2 * publish_timeout` must hold, or one slow publish could cost a live relay its lease;
-    other values are refused with InvalidInputError.
-    """
 
-    page: int = 500
-    publish_bytes: int = 8 * 1024 * 1024
-    ttl: float = 15.0
-    publish_timeout: float = 7.0
-    close_timeout: float = 5.0
-    poll_every: float = 0.05
-    idle_poll_every: float = 1.0
-    backoff: float = 0.1
-    backoff_limit: float = 5.0
+@dataclass(slots=True)
+class _Run:
+    """A shard that this process carries, or waits for."""
 
-    def __post_init__(self) -> None:
-        if self.ttl < 2 * self.publish_timeout:
-            raise InvalidInputError(
-                f"a lease of {self.ttl:g} s is too short: it must be at least twice "
-                f"publish_timeout ({self.publish_timeout:g} s); raise ttl or lower the other"
-            )
+    relay: ShardRelay
+    stop: asyncio.Event
+    task: asyncio.Task[None]
 
 
 class Relay:
-    """Carries the feed to a publisher from the checkpoint on; of many, one does and the rest wait.
+    """Carries its part of the shards: as many as everybody else who is there, give or take one.
 
-    The checkpoint moves after the broker's acknowledgement, never before. Any failure ends the
-    *term*: publisher, lease and position are dropped, and the next term begins at the checkpoint.
+    Who comes, says so; the others then give up what they have too many of, after the batch in
+    hand, and the newcomer takes what is free. Who ends, gives up all; who dies, by its lease.
     """
 
     def __init__(
         self,
         feed: Feed,
         hints: Hints,
-        open_publisher: Callable[[], Awaitable[Publisher]],
+        open_publisher: OpenPublisher,
         telemetry: Telemetry,
         settings: RelaySettings | None = None,
         *,
         name: str = "events",
         owner: str | None = None,
+        trust: Trust = Trust.NEITHER,
+        now: Callable[[], datetime] = _now,
     ) -> None:
         self._feed = feed
         self._hints = hints
         self._open_publisher = open_publisher
         self._telemetry = telemetry
         self._settings = settings or RelaySettings()
-        self._ttl = timedelta(seconds=self._settings.ttl)
-        self._backoff = Backoff(
-            timedelta(seconds=self._settings.backoff),
-            cap=timedelta(seconds=self._settings.backoff_limit),
-        )
         self._name = name
         self._owner = owner or machine.new_name()
-        self._failures = 0
-        self._position = 0
+        self._trust = trust
+        self._now = now
+        self._runs: dict[int, _Run] = {}
+        self._leaving: dict[int, _Run] = {}
+        self._pinned = False
         self._stop = asyncio.Event()
-        self._news = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -107,175 +85,121 @@ class Relay:
         if self._running is not None:
             await self._running
 
+    @property
+    def shards(self) -> frozenset[int]:
+        """The shards that this process carries now."""
+        return frozenset(index for index, run in self._runs.items() if run.relay.held)
+
     async def run(self, stop: asyncio.Event) -> None:
-        """Publish until *stop* is set; then finish the page in hand and give the lease up."""
-        self._stop = stop
-        unlisten = self._hints.listen(EVENTS, self._news.set)
+        """Publish until *stop* is set; then finish what is in hand and give all leases up.
+
+        Raises ConflictError when the shards are another number than the settings say.
+        """
         try:
             while not stop.is_set():
                 try:
-                    await self._term()
+                    await self._look_round()
                 except UnavailableError as error:
-                    await self._recover(error)
+                    log.warning("relay %s cannot share its shards now: %s", self._name, error)
+                await self._wait(stop)
         finally:
-            unlisten()
-            await self._give_up()
+            await self._end()
 
-    # ------------------------------------------------------------------ one term
+    # ------------------------------------------------------------------ sharing
 
-    async def _term(self) -> None:
-        async with self._publisher() as publisher:
-            cursor = await self._acquire()
-            if cursor is not None:
-                self._telemetry.count("relay_terms")
-                self._position = cursor.position
-                self._say(logging.INFO, "takes over")
-                await self._publish_from(cursor, publisher)
+    async def _look_round(self) -> None:
+        """Take what is free, up to one's part; give up what is over it."""
+        if not self._pinned:
+            await self._feed.pin(self._name, self._settings.shards)
+            self._pinned = True
+        ttl = timedelta(seconds=self._settings.ttl)
+        members = await self._feed.attend(self._name, self._owner, ttl)
+        standings = {standing.relay: standing for standing in await self._feed.relays()}
+        self._give_up_over(self._part(members))
+        self._give_up_over(self._part(members))
+        self._take_free(members, standings)
+        await self._tell(standings)
 
-    @contextlib.asynccontextmanager
-    async def _publisher(self) -> AsyncIterator[Publisher]:
-        limit = self._settings.publish_timeout + self._settings.close_timeout
-        publisher = await _within(limit, "opening a publisher", self._open_publisher())
+    def _part(self, members: Sequence[str]) -> int:
+        """How many shards are ours: the first in the list have one more where it does not fit."""
+        whole, rest = divmod(self._settings.shards, len(members))
+        return whole + (members.index(self._owner) < rest)
+
+    def _give_up_over(self, part: int) -> None:
+        unheld_first = sorted(self._runs, key=lambda index: self._runs[index].relay.held)
+        for index in unheld_first[: max(len(self._runs) - part, 0)]:
+            self._let_go(index)
+
+    def _take_free(self, members: Sequence[str], standings: dict[str, RelayStanding]) -> None:
+        """Begin with another shard than the other processes do."""
+        shards, part = self._settings.shards, self._part(members)
+        first = members.index(self._owner) * shards // len(members)
+        for index in (number % shards for number in range(first, first + shards)):
+            standing = standings.get(shard_name(self._name, index))
+            taken = standing is not None and standing.owner not in (None, self._owner)
+            mine = index in self._runs and self._runs[index].relay.held
+            if index in self._runs and taken and not mine:
+                self._let_go(index)
+            elif len(self._runs) < part and not taken and self._is_idle(index):
+                self._runs[index] = self._begin(Shard(index, shards))
+
+    def _is_idle(self, index: int) -> bool:
+        return index not in self._runs and index not in self._leaving
+
+    def _let_go(self, index: int) -> None:
+        run = self._leaving[index] = self._runs.pop(index)
+        run.stop.set()
+
+    def _begin(self, shard: Shard) -> _Run:
+        relay = ShardRelay(
+            self._feed,
+            self._hints,
+            lambda: self._open_publisher(shard),
+            self._telemetry,
+            self._settings,
+            name=shard_name(self._name, shard.index),
+            owner=self._owner,
+            shard=shard,
+            trust=self._trust,
+            now=self._now,
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(relay.run(stop), name=shard_name(self._name, shard.index))
+        return _Run(relay, stop, task)
+
+    async def _tell(self, standings: dict[str, RelayStanding]) -> None:
+        """Say how far behind each of our shards is."""
+        for index, run in self._runs.items():
+            if run.relay.held:
+                name = shard_name(self._name, index)
+                self._telemetry.level("relay_lag_events", name, await self._feed.lag(name))
+                self._telemetry.level("relay_lag_seconds", name, run.relay.lag)
+
+    # ------------------------------------------------------------------ waiting and ending
+
+    async def _wait(self, stop: asyncio.Event) -> None:
+        """Until it is time to look round again. A fault in the code of a shard is not hidden."""
+        asked = asyncio.ensure_future(stop.wait())
+        tasks = [run.task for run in (*self._runs.values(), *self._leaving.values())]
         try:
-            yield publisher
+            await asyncio.wait(
+                (asked, *tasks),
+                timeout=min(self._settings.share_every, self._settings.ttl / 4),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
         finally:
-            try:
-                await _within(self._settings.close_timeout, "closing", publisher.close())
-            except UnavailableError as error:
-                self._say(logging.WARNING, f"lets a publisher go: {error}")
+            asked.cancel()
+        for runs in (self._runs, self._leaving):
+            for index in [index for index, run in runs.items() if run.task.done()]:
+                runs.pop(index).task.result()
 
-    async def _acquire(self) -> Cursor | None:
-        """The checkpoint, once no other relay holds it; None when asked to stop."""
-        while not self._stop.is_set():
-            cursor = await self._feed.acquire(self._name, self._owner, self._ttl)
-            if cursor is not None:
-                return cursor
-            await self._sleep(self._settings.idle_poll_every)
-        return None
-
-    async def _publish_from(self, cursor: Cursor, publisher: Publisher) -> None:
-        """Page after page, until asked to stop, fenced, or something fails."""
-        page: FeedPage | None = None
-        while not self._stop.is_set():
-            if page is None or page.position <= cursor.position:
-                page = await self._next_page(cursor)
-            if page is None:
-                return
-            ahead = self._read_ahead(page)
-            try:
-                for part in _parts(page, self._settings.publish_bytes):
-                    cursor = Cursor(part.position, cursor.epoch)
-                    if self._stop.is_set() or not await self._publish(part, cursor, publisher):
-                        return
-                page = await ahead if ahead is not None and not self._stop.is_set() else None
-            finally:
-                await self._drop(ahead)
-
-    async def _publish(self, part: FeedPage, reached: Cursor, publisher: Publisher) -> bool:
-        """Publish, then move the checkpoint; False when fenced."""
-        if part.events:
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            limit = self._settings.publish_timeout
-            await _within(limit, "publishing", publisher.publish(part.events))
-            self._telemetry.batch("relay", len(part.events), loop.time() - began)
-            self._telemetry.count("published_events", len(part.events))
-        if not await self._feed.checkpoint(self._name, self._owner, reached, self._ttl):
-            self._fenced()
-            return False
-        self._failures, self._position = 0, reached.position
-        return True
-
-    # ------------------------------------------------------------------ reading
-
-    async def _next_page(self, cursor: Cursor) -> FeedPage | None:
-        """The page after *cursor*, waited for; None when fenced or asked to stop."""
-        loop = asyncio.get_running_loop()
-        poll, renew_at = self._settings.poll_every, loop.time() + self._settings.ttl / 3
-        while not self._stop.is_set():
-            self._news.clear()
-            page = await self._feed.read(cursor.position, self._settings.page)
-            if page.position > cursor.position:
-                return page
-            if loop.time() >= renew_at:
-                if await self._feed.acquire(self._name, self._owner, self._ttl) != cursor:
-                    self._fenced()
-                    return None
-                renew_at = loop.time() + self._settings.ttl / 3
-            await self._sleep(poll, self._news)
-            poll = min(2 * poll, self._settings.idle_poll_every)
-        return None
-
-    def _read_ahead(self, page: FeedPage) -> asyncio.Task[FeedPage] | None:
-        """The page after a full one, read while that one is published."""
-        if len(page.events) < self._settings.page:
-            return None
-        return asyncio.create_task(self._feed.read(page.position, self._settings.page))
-
-    async def _drop(self, ahead: asyncio.Task[FeedPage] | None) -> None:
-        if ahead is None:
-            return
-        ahead.cancel()
-        await asyncio.wait({ahead}, timeout=self._settings.close_timeout)
-        if ahead.done() and not ahead.cancelled() and (error := ahead.exception()):
-            self._say(logging.WARNING, f"could not read ahead: {error}")
-
-    # ------------------------------------------------------------------ when it does not go on
-
-    def _fenced(self) -> None:
-        """Another relay owns the checkpoint: what we hold is worth nothing any more."""
-        self._telemetry.count("relays_fenced")
-        self._say(logging.WARNING, "was taken over by another; waits for its lease to end")
-
-    async def _recover(self, error: UnavailableError) -> None:
-        """Wait longer after each failure in a row."""
-        self._failures += 1
-        self._telemetry.count("relay_failures")
-        delay = self._backoff.delay(self._failures, self._owner).total_seconds()
-        self._say(logging.WARNING, f"goes back to its checkpoint in {delay:.1f} s: {error}")
-        await self._sleep(delay)
-
-    async def _give_up(self) -> None:
+    async def _end(self) -> None:
+        """Stop all shards, each after the batch in hand."""
+        runs = [*self._runs.values(), *self._leaving.values()]
+        for run in runs:
+            run.stop.set()
+        await asyncio.gather(*(run.task for run in runs))
         try:
-            await self._feed.give_up(self._name, self._owner)
+            await self._feed.leave(self._name, self._owner)
         except UnavailableError as error:
-            self._say(logging.WARNING, f"leaves its lease to run out: {error}")
-
-    async def _sleep(self, seconds: float, news: asyncio.Event | None = None) -> None:
-        """Wait; not longer than until *news*, or until asked to stop."""
-        events = (self._stop,) if news is None else (self._stop, news)
-        waits = [asyncio.ensure_future(event.wait()) for event in events]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-
-    def _say(self, level: int, what: str) -> None:
-        known = {"relay": self._name, "owner": self._owner, "position": self._position}
-        log.log(level, "relay %s %s (position %d)", self._name, what, self._position, extra=known)
-
-
-def _parts(page: FeedPage, limit: int) -> Iterator[FeedPage]:
-    """*page* in runs of events with at most *limit* bytes of payload, or one event, each."""
-    part: list[FeedEvent] = []
-    size = 0
-    for event in page.events:
-        if part and size + len(event.row.data) > limit:
-            yield FeedPage(tuple(part), part[-1].row.position)
-            part, size = [], 0
-        part.append(event)
-        size += len(event.row.data)
-    yield FeedPage(tuple(part), page.position)
-
-
-async def _within(limit: float, what: str, work: Awaitable[T]) -> T:
-    """PublishError after *limit*, also when *work* does not let itself be cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=limit)
-    finally:
-        task.cancel()
-    if not done:
-        raise PublishError(f"{what} took longer than {limit:g} s")
-    return task.result()
+            log.warning("relay %s leaves its place to run out: %s", self._name, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,8 +33,13 @@ _AT_FIRST = 64
 _APART_AGAIN = 2.0
 """When those are looked at again that may end their workers, and had no room here."""
 
+_MEASURE_EVERY = 15.0
+
 _LAST_WORDS = 1.0
 """How long what was told to end, or is about to, is waited for."""
+
+
+_POSITIVE = ("ttl", "renew_every", "command_timeout", "poll_every", "watch_every", "step_timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,13 @@ class WorkerSettings:
     watchdog: bool = False
 
     def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) < math.inf:
+                raise InvalidInputError(
+                    f"{name} is {getattr(self, name)}; it must be a number above zero"
+                )
+        if not (self.margin >= 0 and self.grace >= 0):
+            raise InvalidInputError("margin and grace cannot be below zero")
         needed = self.renew_every + 4 * self.command_timeout + self.margin
         if self.ttl < needed:
             raise InvalidInputError(
@@ -180,6 +193,9 @@ class _Shift:
             asyncio.create_task(
                 self._every(settings.watch_every, "look at what it owns", self._follow),
                 name="follow",
+            ),
+            asyncio.create_task(
+                self._every(_MEASURE_EVERY, "measure", self._measure, at_once=True), name="measure"
             ),
             asyncio.create_task(self._sweep(), name="sweep"),
         ]
@@ -373,6 +389,11 @@ class _Shift:
             self._telemetry.count("takeovers", retired.released)
             self._due.set()
 
+    async def _measure(self) -> None:
+        """What is wrong long before anybody notices: rows that were read over cannot be removed."""
+        age = await self._store.fleet.oldest_transaction()
+        self._telemetry.level("oldest_transaction", "", age)
+
     async def _follow(self) -> None:
         """Hear of inbox news, and give back what the database thinks is ours but is not here."""
         now = machine.monotonic()
@@ -406,10 +427,17 @@ class _Shift:
             )
 
     async def _every(
-        self, seconds: float, activity: str, act: Callable[[], Awaitable[None]]
+        self,
+        seconds: float,
+        activity: str,
+        act: Callable[[], Awaitable[None]],
+        *,
+        at_once: bool = False,
     ) -> None:
         while True:
-            await asyncio.sleep(seconds)
+            if not at_once:
+                await asyncio.sleep(seconds)
+            at_once = False
             try:
                 await act()
             except UnavailableError as error:

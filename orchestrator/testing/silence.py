@@ -21,3 +21,6 @@ class SilentTelemetry:
 
     def count(self, name: str, by: int = 1) -> None:
         return
+
+    def level(self, name: str, of: str, value: float) -> None:
+        return

@@ -14,6 +14,7 @@ from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker
 
 from orchestrator.adapters.asyncapi import document
 from orchestrator.adapters.event_schemas import (
+    PUBLISHED,
     STATE_ID,
     STATE_TYPE,
     all_schemas,
@@ -23,7 +24,6 @@ from orchestrator.adapters.event_schemas import (
 )
 from orchestrator.adapters.kafka.records import headers_of, state_headers_of, state_of, value_of
 from orchestrator.domain import events as ev
-from orchestrator.domain.events import EVENT_TYPES
 from orchestrator.domain.standing import TURNS
 from orchestrator.domain.state import fold
 from orchestrator.faces import contract
@@ -79,7 +79,7 @@ def test_a_file_that_is_out_of_date_is_named(
 
 def test_every_type_of_event_has_a_schema_that_is_one() -> None:
     schemas = all_schemas()
-    assert set(schemas) == {*map(schema_id, EVENT_TYPES), STATE_ID}
+    assert set(schemas) == {*map(schema_id, PUBLISHED), STATE_ID}
     for id_, schema in schemas.items():
         Draft202012Validator.check_schema(schema)
         assert schema["$id"] == id_
@@ -230,7 +230,7 @@ def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
 
 def test_the_asyncapi_document_has_a_message_for_every_type() -> None:
     channels = document()["channels"]
-    assert set(channels["sagaEvents"]["messages"]) == {f"saga.{name}" for name in EVENT_TYPES}
+    assert set(channels["sagaEvents"]["messages"]) == {f"saga.{name}" for name in PUBLISHED}
     assert set(channels["sagaState"]["messages"]) == {STATE_TYPE}
 
 

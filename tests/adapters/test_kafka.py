@@ -25,11 +25,13 @@ from orchestrator.adapters.kafka import (
     open_publisher,
 )
 from orchestrator.errors import PublishError, UnavailableError
-from orchestrator.ports import FeedEvent
+from orchestrator.ports import FeedEvent, Mark
 from tests.feed_events import feed_event
 from tests.kafka_reader import read_topic
 
 pytestmark = pytest.mark.kafka
+
+NO_MARK = Mark(0, 0, 0)
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ async def opened(settings: KafkaSettings) -> AsyncIterator[KafkaPublisher]:
 
 async def publish(settings: KafkaSettings, *events: FeedEvent) -> None:
     async with opened(settings) as publisher:
-        await publisher.publish(events)
+        await publisher.publish(events, NO_MARK)
 
 
 # ---------------------------------------------------------------------------- records
@@ -170,9 +172,11 @@ async def test_a_record_over_the_limit_names_the_saga_the_version_and_the_size(
 async def test_a_publisher_that_has_failed_publishes_nothing_more(settings: KafkaSettings) -> None:
     async with opened(settings) as publisher:
         with pytest.raises(PublishError):
-            await publisher.publish([feed_event("s1", 1, data=json.dumps("x" * 3_000_000))])
+            await publisher.publish(
+                [feed_event("s1", 1, data=json.dumps("x" * 3_000_000))], NO_MARK
+            )
         with pytest.raises(PublishError, match="open a new one"):
-            await publisher.publish([feed_event("s1", 2)])
+            await publisher.publish([feed_event("s1", 2)], NO_MARK)
 
     assert read_topic(settings.bootstrap_servers, settings.topic) == []
 
@@ -276,11 +280,11 @@ async def test_a_frozen_broker_stops_neither_publish_nor_close(own_broker: Broke
     settings = KafkaSettings(own_broker.address, publish_timeout=0.5, close_timeout=1.0)
     before = asyncio.all_tasks()
     async with opened(settings) as publisher:
-        await publisher.publish([feed_event("s1", 1)])
+        await publisher.publish([feed_event("s1", 1)], NO_MARK)
         own_broker.freeze()
         began = time.monotonic()
         with pytest.raises(PublishError, match=r"did not acknowledge within 0\.5 s"):
-            await publisher.publish([feed_event("s1", 2)])
+            await publisher.publish([feed_event("s1", 2)], NO_MARK)
         published = time.monotonic()
     closed = time.monotonic()
 
@@ -294,10 +298,10 @@ async def test_after_a_frozen_broker_a_new_publisher_begins_where_the_old_one_fa
 ) -> None:
     settings = KafkaSettings(own_broker.address, publish_timeout=0.5)
     async with opened(settings) as publisher:
-        await publisher.publish([feed_event("s1", 1)])
+        await publisher.publish([feed_event("s1", 1)], NO_MARK)
         own_broker.freeze()
         with pytest.raises(PublishError):
-            await publisher.publish([feed_event("s1", 2), feed_event("s1", 3)])
+            await publisher.publish([feed_event("s1", 2), feed_event("s1", 3)], NO_MARK)
     own_broker.thaw()
 
     await publish(settings, *(feed_event("s1", version) for version in (2, 3, 4)))

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from orchestrator.adapters.kafka import KafkaSettings, open_publisher
 from orchestrator.adapters.kafka.commands import read_command, read_reply
 from orchestrator.errors import InvalidInputError
-from orchestrator.ports import FeedEvent
+from orchestrator.ports import FeedEvent, Mark
 from tests.feed_events import feed_event
 from tests.kafka_reader import read_topic
 
@@ -37,12 +37,13 @@ async def test_a_command_goes_to_its_topic_however_many_partitions_that_has(
         admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(20)
     publisher = await open_publisher(settings)
     try:
-        await publisher.publish([asked(topic, 1), feed_event(SAGA, 2), asked(topic, 3)])
+        events = [asked(topic, 1), feed_event(SAGA, 2), asked(topic, 3)]
+        await publisher.publish(events, Mark(0, 0, 0))
     finally:
         await publisher.close()
-    events = read_topic(kafka, settings.topic)
+    published = read_topic(kafka, settings.topic)
     commands = read_topic(kafka, topic)
-    assert [read.version for read in events] == [1, 2, 3]
+    assert [read.version for read in published] == [1, 2, 3]
     assert [read.value for read in commands] == [b"1.10", b"1.10"], "exactly as it is stored"
     assert len({read.partition for read in commands}) == 1, "one saga, one partition"
     assert commands[0].header["reply_to"] == "saga.replies"

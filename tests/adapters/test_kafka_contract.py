@@ -23,7 +23,7 @@ from orchestrator.errors import (
     PublishError,
     UnavailableError,
 )
-from orchestrator.ports import EVENT_DATA_LIMIT, MAX_RECORD_BYTES, EventRow, FeedEvent
+from orchestrator.ports import EVENT_DATA_LIMIT, MAX_RECORD_BYTES, EventRow, FeedEvent, Mark
 from orchestrator.runtime.journal import meta_of
 from orchestrator.runtime.service import CONTEXT_LIMIT, KEY_LIMIT
 from tests.feed_events import NOON, feed_event
@@ -41,7 +41,7 @@ def settings(kafka: str) -> KafkaSettings:
 async def publish(settings: KafkaSettings, *events: FeedEvent) -> None:
     publisher = await open_publisher(settings)
     try:
-        await publisher.publish(events)
+        await publisher.publish(events, Mark(0, 0, 0))
     finally:
         await publisher.close()
 

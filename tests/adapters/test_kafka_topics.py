@@ -12,9 +12,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from orchestrator.adapters.kafka import KafkaSettings, check, ensure_topics
 from orchestrator.adapters.kafka.topic_checks import Look, examine
-from orchestrator.bootstrap import Catalogue, Settings, diagnose
+from orchestrator.bootstrap import Catalogue, diagnose
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import Finding, Verdict
+from orchestrator.settings import Settings
 
 
 @pytest.fixture

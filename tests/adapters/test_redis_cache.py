@@ -15,11 +15,12 @@ from orchestrator import bootstrap
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.memory.shared_state import MemorySharedState
 from orchestrator.adapters.redis_cache import RedisCache, check, open_redis, open_redis_cache
-from orchestrator.bootstrap import Settings, diagnose, open_app
+from orchestrator.bootstrap import diagnose, open_app
 from orchestrator.domain.events import Json
 from orchestrator.domain.policies import CacheRule, Circuit
 from orchestrator.errors import InvalidInputError, UnavailableError
 from orchestrator.ports import Held, Hit, Verdict
+from orchestrator.settings import Settings
 from tests.contract.given import eventually
 
 MINUTE = timedelta(minutes=1)

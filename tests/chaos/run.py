@@ -29,7 +29,7 @@ SELECT count(*) AS live FROM saga
 WHERE status NOT IN ('completed', 'compensated', 'terminated', 'stuck')
 """
 LAG = """
-SELECT greatest(p.last_value - coalesce((SELECT position FROM relay_cursor LIMIT 1), 0), 0) AS lag
+SELECT greatest(p.last_value - coalesce((SELECT min(position) FROM relay_cursor), 0), 0) AS lag
 FROM event_position p
 """
 SESSIONS = """

@@ -12,7 +12,10 @@ from orchestrator.ports import Store
 from tests.contract.given import Given
 
 
-@pytest.fixture(params=["memory", "dsn", "pg15_dsn"], ids=["memory", "postgres18", "postgres15"])
+@pytest.fixture(
+    params=["memory", "dsn", "pg15_dsn", "pooled_dsn"],
+    ids=["memory", "postgres18", "postgres15", "pgbouncer"],
+)
 def place(request: pytest.FixtureRequest) -> memory.MemoryDatabase | str:
     """A database: an object in memory, or a DSN."""
     if request.param == "memory":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -232,12 +233,67 @@ async def test_a_held_call_is_told_when_the_next_may_be_and_then_it_may(world: W
 
     now = await world.now()
     assert before + CALLS.each <= told <= now + CALLS.each
-    assert until(await world.other.reserve(CALLS)) == told, "asking takes nothing"
     await world.later(told - now - 20 * SECOND)
-    assert isinstance(await world.shared.reserve(CALLS), Held)
+    early = await world.now() + 20 * SECOND
+    assert await world.other.reserve(CALLS, early) == Held(early), "it keeps its turn"
     await world.later(20 * SECOND)
-    assert await world.shared.reserve(CALLS) is None
+    assert await world.other.reserve(CALLS, await world.now()) is None
     assert isinstance(await world.shared.reserve(CALLS), Held)
+
+
+async def test_each_that_is_held_is_told_a_turn_of_its_own(world: World) -> None:
+    await world.at_once(CALLS.calls, lambda side, _: side.reserve(CALLS))
+
+    answers = await world.at_once(20, lambda side, _: side.reserve(CALLS))
+
+    turns = sorted(map(until, answers))
+    assert {later - turn for turn, later in itertools.pairwise(turns)} == {CALLS.each}
+
+
+async def test_those_whose_turns_came_together_share_what_is_there_and_line_up_again(
+    world: World,
+) -> None:
+    await world.at_once(CALLS.calls + 20, lambda side, _: side.reserve(CALLS))
+    await world.later(21 * CALLS.each)
+    turn = await world.now()
+
+    answers = await world.at_once(20, lambda side, _: side.reserve(CALLS, turn))
+
+    assert answers.count(None) == CALLS.calls
+    turns = sorted(until(answer) for answer in answers if answer is not None)
+    assert {later - turn for turn, later in itertools.pairwise(turns)} == {CALLS.each}
+
+
+async def test_who_always_comes_early_gets_through_as_soon_as_a_call_is_left(world: World) -> None:
+    await world.at_once(CALLS.calls + 1, lambda side, _: side.reserve(CALLS))
+    ahead = await world.now() + timedelta(days=1)
+    assert await world.shared.reserve(CALLS, ahead) == Held(ahead)
+
+    await world.later(CALLS.each)
+
+    assert await world.shared.reserve(CALLS, ahead) is None
+
+
+async def test_who_comes_now_goes_behind_those_who_wait(world: World) -> None:
+    await world.at_once(CALLS.calls + 2, lambda side, _: side.reserve(CALLS))
+    await world.later(CALLS.each)
+    now = await world.now()
+
+    newcomer = until(await world.shared.reserve(CALLS))
+
+    assert abs(newcomer - now - 2 * CALLS.each) < SECOND
+    assert await world.other.reserve(CALLS, now) is None
+
+
+async def test_a_line_that_nobody_comes_from_holds_nobody_up(world: World) -> None:
+    for _ in range(CALLS.calls):
+        assert await world.shared.reserve(CALLS) is None
+    await world.at_once(50, lambda side, _: side.reserve(CALLS))
+
+    await world.later(CALLS.per + 2 * SECOND)
+    assert isinstance(await world.shared.reserve(CALLS), Held)
+    await world.later(4 * SECOND)
+    assert await world.shared.reserve(CALLS) is None
 
 
 async def test_a_bucket_fills_with_time_and_never_over_its_brim(world: World) -> None:

@@ -20,7 +20,7 @@ from tests.adapters.postgres.beside import open_database
 AGEING = (
     "UPDATE circuit SET opened_at = opened_at - $1::interval, "
     "probes = ARRAY(SELECT p.at - $1::interval FROM unnest(probes) AS p (at) ORDER BY p.at)",
-    "UPDATE rate SET full_at = full_at - $1::interval",
+    "UPDATE rate SET full_at = full_at - $1::interval, line_at = line_at - $1::interval",
     "UPDATE cache_entry SET kept_at = kept_at - $1::interval, "
     "held_since = held_since - $1::interval, held_until = held_until - $1::interval",
     "UPDATE budget SET since = since - $1::interval WHERE since > 'epoch'",

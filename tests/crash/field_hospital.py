@@ -19,9 +19,10 @@ import asyncpg
 from pydantic import SecretStr
 
 from orchestrator import Status
-from orchestrator.bootstrap import App, Catalogue, Settings, open_app
+from orchestrator.bootstrap import App, Catalogue, open_app
 from orchestrator.domain import events as ev
 from orchestrator.runtime.service import HistoryEntry
+from orchestrator.settings import Settings
 from sagas.participants.books import balance_books
 from sagas.participants.install import install
 from sagas.participants.seed import seed
@@ -145,6 +146,10 @@ class Process:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from pathlib import Path
 from random import Random
 
@@ -11,8 +13,9 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator import Status
-from orchestrator.bootstrap import Catalogue, Settings, open_app, work
+from orchestrator.bootstrap import Catalogue, open_app, work
 from orchestrator.runtime.worker import EXIT_BLOCKED
+from orchestrator.settings import Settings
 from tests.crash.blocked_worker import SHORT, blocking
 from tests.crash.field_hospital import QUICK, hold_inquest, process, until, ward, worker
 from tests.servers import DurableServer
@@ -20,6 +23,7 @@ from tests.servers import DurableServer
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(90)]
 
 STARTS = 6
+AWAY = 6.0
 
 
 async def test_a_worker_whose_loop_is_blocked_ends_itself_and_another_goes_on(dsn: str) -> None:
@@ -70,3 +74,32 @@ async def test_a_worker_that_is_told_to_end_while_the_database_is_away_ends(
         async with worker(hospital.healthy("order", [1], [saga_id])) as next_one:
             assert await next_one.ended() == 0
         await hold_inquest(hospital, "order", saga_id, 1, hospital.effects())
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+async def test_a_worker_whose_database_is_away_hardly_uses_the_processor(
+    durable_pg: DurableServer,
+) -> None:
+    arguments = ("orchestrator", "worker", "--sagas", "sagas")
+    async with process(*arguments, SAGA_DATABASE_URL=durable_pg.dsn) as waiting:
+        async with open_app(Settings(database_url=SecretStr(durable_pg.dsn)), Catalogue(())) as app:
+
+            async def joined() -> bool:
+                return bool(await app.store.fleet.members())
+
+            await until(joined, "a worker")
+        await asyncio.to_thread(durable_pg.stop)
+        await asyncio.sleep(1.0)  # the way out of what was under way is not what is measured
+        before = cpu_of(waiting.pid)
+        await asyncio.sleep(AWAY)
+        used = cpu_of(waiting.pid) - before
+        await asyncio.to_thread(durable_pg.start)
+        waiting.send(signal.SIGTERM)
+        assert await waiting.ended() == 0
+    assert used < AWAY / 4, f"{used:.2f} s of CPU in {AWAY:g} s without a database"

@@ -21,6 +21,7 @@ from orchestrator.adapters.kafka.records import headers_of, state_of, value_of
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import EVENT_TYPES
 from orchestrator.domain.forward import _BEGINNINGS
+from orchestrator.ports import Mark
 from tests.docs.pages import DOCS, PRIMITIVES, ROOT, Page
 from tests.feed_events import feed_event
 
@@ -204,7 +205,7 @@ async def test_the_reader_that_is_shown_drops_repeats_and_refuses_gaps(
     life = [feed_event("s1", n, type_=type_) for n, type_ in enumerate(types, start=1)]
     publisher = await open_publisher(settings)
     for events in (life, life, [feed_event("s2", 1, type_="SagaStarted")]):
-        await publisher.publish(events)
+        await publisher.publish(events, Mark(0, 0, 0))
     await publisher.close()
     reader = module["Reader"]()
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bootstrap import Settings
 from orchestrator.faces.cli import app
+from orchestrator.settings import Settings
 from tests.docs.pages import DOCS, Page
 from tests.faces.cli.prompt import environment, process
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from orchestrator.domain.policies import (
     GLANCE,
+    LATE,
     Backoff,
+    Bucket,
     BudgetRule,
     Circuit,
     CircuitState,
@@ -91,6 +93,7 @@ def test_jitter_differs_between_sagas_and_between_retries() -> None:
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 moments = st.timedeltas(timedelta(0), timedelta(days=3)).map(lambda value: NOON + value)
+TEN = Rate("bank", 10, timedelta(seconds=1))
 rates = st.builds(
     Rate,
     st.just("bank"),
@@ -149,14 +152,14 @@ def test_who_waits_looks_again_after_as_long_again_at_most_until_it_is_over(
     assert again <= over
 
 
-@given(rates, st.lists(moments, max_size=60).map(sorted))
+@given(rates, st.lists(st.tuples(moments, st.booleans()), max_size=60).map(sorted))
 def test_in_no_stretch_of_a_period_does_a_bucket_give_more_than_twice_its_calls(
-    rate: Rate, asked: list[datetime]
+    rate: Rate, asked: list[tuple[datetime, bool]]
 ) -> None:
     given_at: list[datetime] = []
-    full_at: datetime | None = None
-    for now in asked:
-        full_at, until = bucket_after(rate, full_at, now)
+    bucket: Bucket | None = None
+    for now, waited in asked:
+        bucket, until = bucket_after(rate, bucket, now, now if waited else None)
         if until is None:
             given_at.append(now)
     for begin in given_at:
@@ -169,27 +172,98 @@ def test_in_no_stretch_of_a_period_does_a_bucket_give_more_than_twice_its_calls(
 def test_a_full_bucket_gives_its_calls_at_once_and_then_one_when_it_said(
     rate: Rate, now: datetime
 ) -> None:
-    full_at: datetime | None = None
-    for _ in range(rate.calls):
-        full_at, until = bucket_after(rate, full_at, now)
-        assert until is None
-    assert full_at is not None
-    same, until = bucket_after(rate, full_at, now)
-    assert same == full_at
+    bucket = emptied(rate, now)
+    bucket, until = bucket_after(rate, bucket, now)
     assert until == now + rate.each
     if rate.each > timedelta(microseconds=1):
-        assert bucket_after(rate, full_at, until - timedelta(microseconds=1))[1] == until
-    full_at, none = bucket_after(rate, full_at, until)
+        early = until - timedelta(microseconds=1)
+        assert bucket_after(rate, bucket, early, until)[1] == until
+    bucket, none = bucket_after(rate, bucket, until, until)
     assert none is None
-    assert bucket_after(rate, full_at, until)[1] == until + rate.each
+    assert bucket_after(rate, bucket, until)[1] == until + rate.each
+
+
+@given(rates, moments, st.integers(1, 40))
+def test_each_that_waits_gets_a_turn_of_its_own_and_then_may_go(
+    rate: Rate, now: datetime, count: int
+) -> None:
+    bucket: Bucket | None = emptied(rate, now)
+    turns: list[datetime] = []
+    for _ in range(count):
+        bucket, until = bucket_after(rate, bucket, now)
+        assert until is not None
+        turns.append(until)
+
+    assert turns == [now + n * rate.each for n in range(1, count + 1)]
+    for turn in turns:
+        bucket, until = bucket_after(rate, bucket, turn, turn)
+        assert until is None
+
+
+def test_who_comes_now_goes_behind_the_line_even_where_a_call_is_left_for_it() -> None:
+    bucket = emptied(TEN, NOON)
+    for _ in range(3):
+        bucket, _ = bucket_after(TEN, bucket, NOON)
+
+    # The first in the line is a little late.
+    at = NOON + TEN.each + timedelta(milliseconds=50)
+    bucket, newcomer = bucket_after(TEN, bucket, at)
+
+    assert newcomer == NOON + 4 * TEN.each
+    assert bucket_after(TEN, bucket, at, NOON + TEN.each)[1] is None
+
+
+def test_those_who_come_late_in_a_crowd_get_a_turn_each_when_the_bucket_is_empty() -> None:
+    bucket: Bucket | None = emptied(TEN, NOON)
+    late = NOON + timedelta(hours=1)
+    answers = []
+    for _ in range(30):
+        bucket, until = bucket_after(TEN, bucket, late, NOON + TEN.each)
+        answers.append(until)
+
+    assert answers == [None] * 10 + [late + n * TEN.each for n in range(1, 21)]
+
+
+def test_a_line_whose_turns_nobody_uses_is_left_behind() -> None:
+    bucket: Bucket | None = emptied(TEN, NOON)
+    for _ in range(1_000):
+        bucket, until = bucket_after(TEN, bucket, NOON)
+
+    full = NOON + TEN.per
+    bucket, until = bucket_after(TEN, bucket, full + LATE - timedelta(milliseconds=1))
+    assert until == NOON + 1_001 * TEN.each, "somebody may still come"
+    bucket, until = bucket_after(TEN, bucket, full + LATE)
+    assert until is None
+
+
+def test_a_changed_rule_moves_the_line_accordingly() -> None:
+    daily = Rate("bank", 1, timedelta(days=1))
+    bucket = emptied(daily, NOON)
+    for _ in range(100):
+        bucket, until = bucket_after(daily, bucket, NOON)
+    assert until == NOON + timedelta(days=100)
+
+    _, until = bucket_after(TEN, bucket, NOON)
+
+    assert until == NOON + 101 * TEN.each
 
 
 def test_a_bucket_that_a_stricter_rule_emptied_owes_no_more_than_its_own() -> None:
-    full_at, until = bucket_after(Rate("bank", 1, timedelta(days=1)), None, NOON)
-    assert (full_at, until) == (NOON + timedelta(days=1), None)
-    assert bucket_after(Rate("bank", 6, MINUTE), full_at, NOON) == (
-        NOON + MINUTE, NOON + timedelta(seconds=10)
-    )  # fmt: skip
+    daily = Rate("bank", 1, timedelta(days=1))
+    bucket = emptied(daily, NOON)
+    assert bucket.full_at == NOON + timedelta(days=1)
+    bucket, until = bucket_after(Rate("bank", 6, MINUTE), bucket, NOON)
+    assert (bucket.full_at, until) == (NOON + MINUTE, NOON + timedelta(seconds=10))
+
+
+def emptied(rate: Rate, now: datetime) -> Bucket:
+    """A bucket that all calls were taken out of, just now."""
+    bucket: Bucket | None = None
+    for _ in range(rate.calls):
+        bucket, until = bucket_after(rate, bucket, now)
+        assert until is None
+    assert bucket is not None
+    return bucket
 
 
 @given(moments, st.timedeltas(timedelta(seconds=1), timedelta(days=400)))

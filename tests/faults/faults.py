@@ -34,6 +34,7 @@ class Deed(StrEnum):
     DROP_REPLIES = "drop_replies"
     BLACK_HOLE = "black_hole"
     REFUSE = "refuse"
+    TRICKLE = "trickle"
     CALL_BEFORE = "call_before"
     CALL_AFTER = "call_after"
 

@@ -29,7 +29,7 @@ from tests.faults.wire_proxy import WireProxy
 
 PLANS = (
     "cut_before_commit", "cut_after_commit", "delay_commit", "drop_replies_of_commit",
-    "at_statement", "cut_at_message", "black_hole", "drop_replies", "delay", "refuse",
+    "at_statement", "cut_at_message", "black_hole", "drop_replies", "delay", "refuse", "trickle",
 )  # fmt: skip
 _NUMBERS = {"times": int, "skip": int, "chance": float, "seconds": float, "seed": int}
 

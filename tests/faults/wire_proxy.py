@@ -167,6 +167,12 @@ class WireProxy:
         how = {"times": None, **how, "seconds": seconds}
         return self._plan(Deed.DELAY, Point.ALWAYS, "", how)
 
+    def trickle(self, seconds: float = 1.0, **how: Any) -> Fault:
+        """Every byte, of either side, takes so long, until healed."""
+        return self._plan(
+            Deed.TRICKLE, Point.ALWAYS, "", {"times": None, **how, "seconds": seconds}
+        )
+
     def refuse(self, **how: Any) -> Fault:
         """New connections are cut at once."""
         return self._plan(Deed.REFUSE, Point.ALWAYS, "", {"times": None, **how})

@@ -100,7 +100,7 @@ class Wire:
     async def _send(self, writer: asyncio.StreamWriter, ready: bytearray) -> None:
         if ready:
             await self._pass(Deed.BLACK_HOLE, Deed.DELAY)
-            writer.write(bytes(ready))
+            await self._write(writer, bytes(ready))
             ready.clear()
             await writer.drain()
 
@@ -155,7 +155,7 @@ class Wire:
                     ready += message
                 if ready and not self._after:
                     await self._pass(Deed.BLACK_HOLE, Deed.DROP_REPLIES, Deed.DELAY)
-                    writer.write(bytes(ready))
+                    await self._write(writer, bytes(ready))
                     ready.clear()
                     await writer.drain()
             if ready:
@@ -179,6 +179,16 @@ class Wire:
         return False
 
     # ------------------------------------------------------------------ both ways
+
+    async def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        """Byte by byte while that is planned, and the rest at once."""
+        sent = 0
+        while sent < len(data) and (slow := self._proxy.always(Deed.TRICKLE, self._talk.session)):
+            slow[0].strike()
+            writer.write(data[sent : sent + 1])
+            sent += 1
+            await _either(slow[0].healed, slow[0].seconds)
+        writer.write(data[sent:])
 
     async def _pass(self, *deeds: Deed) -> None:
         """Wait until what stands in the way has been healed; be late where that is planned."""

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from orchestrator import Worker, WorkerSettings
-from orchestrator.bootstrap import Catalogue, Settings, open_app
+from orchestrator.bootstrap import Catalogue, open_app
 from orchestrator.ports import Append, Transaction, Transactions
+from orchestrator.settings import Settings
 from tests.crash.doomed_worker import DoomedEvents, DoomedQueue, Job, Journal, main
 from tests.runtime.scenes import Diary, Scene
 

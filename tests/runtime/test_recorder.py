@@ -27,11 +27,17 @@ class Silent:
 
     def attempted(self, *args: Any) -> None: ...
 
+    def level(self, name: str, of: str, value: float) -> None:
+        return
+
     def batch(self, kind: str, size: int, seconds: float) -> None:
         if self.broken:
             raise ZeroDivisionError("telemetry is broken")
 
     def count(self, name: str, by: int = 1) -> None: ...
+
+    def gauge(self, name: str, value: float) -> None:
+        return
 
 
 class Disk:

@@ -280,7 +280,7 @@ class SlowToAsk(Part):
         self.asked = asyncio.Event()
         self.answer = asyncio.Event()
 
-    async def reserve(self, rate: Any) -> Held | None:
+    async def reserve(self, rate: Any, turn: datetime | None = None) -> Held | None:
         if self.asked.is_set():
             return Held(datetime.max.replace(tzinfo=UTC))
         self.asked.set()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import PublishError
-from orchestrator.ports import FeedEvent
+from orchestrator.ports import FeedEvent, Mark
 from tests.simulation.faults import Faults
 from tests.simulation.timeline import Timeline
 
@@ -40,7 +40,10 @@ class SimPublisher:
         self._place = place
         self._failed = False
 
-    async def publish(self, events: Sequence[FeedEvent]) -> None:
+    async def mark(self) -> Mark | None:
+        return None
+
+    async def publish(self, events: Sequence[FeedEvent], mark: Mark) -> None:
         broker, faults = self._broker, self._broker.faults
         if self._failed:
             raise PublishError("this publisher has failed before")

@@ -14,9 +14,9 @@ from orchestrator.domain import backward
 from orchestrator.domain.commands import Failed
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.errors import PublishError, UnknownOutcomeError
-from orchestrator.ports import Append, Cursor, Definition, FeedPage, Publisher
+from orchestrator.ports import Append, Definition, FeedPage, Publisher
 from orchestrator.runtime import executor, machine, worker
-from orchestrator.runtime.relay import Relay
+from orchestrator.runtime.relay_shard import ShardRelay
 from tests.simulation.parts import Parts
 from tests.simulation.rows import SimEventStore, SimFeed
 from tests.simulation.store import SimEvents, SimFleet
@@ -78,19 +78,17 @@ class SentAgain(SimEvents):
             return seen | dict(await super().append(batch))
 
 
-class CheckpointFirst(Relay):
-    async def _publish(self, part: FeedPage, reached: Cursor, publisher: Publisher) -> bool:
-        if not await self._feed.checkpoint(self._name, self._owner, reached, self._ttl):
-            return False
-        return await super()._publish(part, reached, publisher)
+class CheckpointFirst(ShardRelay):
+    async def _publish(self, part: FeedPage, publisher: Publisher) -> bool:
+        return await self._move(part.position) and await super()._publish(part, publisher)
 
 
-class GoesOnPastFailures(Relay):
-    async def _publish(self, part: FeedPage, reached: Cursor, publisher: Publisher) -> bool:
+class GoesOnPastFailures(ShardRelay):
+    async def _publish(self, part: FeedPage, publisher: Publisher) -> bool:
         try:
-            return await super()._publish(part, reached, publisher)
+            return await super()._publish(part, publisher)
         except PublishError:
-            return await self._feed.checkpoint(self._name, self._owner, reached, self._ttl)
+            return await self._move(part.position)
 
 
 class WithoutGate(SimFeed):

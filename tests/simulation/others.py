@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.domain.policies import BudgetRule, CacheRule, Circuit, Rate
+from orchestrator.domain.shards import WHOLE, Shard
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import (
     Cursor,
@@ -85,7 +86,7 @@ class SimFeedHandle:
         )  # fmt: skip
         return cursor
 
-    async def read(self, after: int, limit: int) -> FeedPage:
+    async def read(self, after: int, limit: int, shard: Shard = WHOLE) -> FeedPage:
         page: FeedPage = await self._wire.ask(
             "read feed", lambda _: self._feed.page(after, limit), gate=self._feed.gated
         )
@@ -104,6 +105,18 @@ class SimFeedHandle:
             "give up", lambda _: at_once(self._feed.give_up(relay, owner)),
             rows=lambda: [f"relay {relay}"], writes=True,
         )  # fmt: skip
+
+    async def rewind(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
+        raise NotImplementedError
+
+    async def pin(self, relay: str, shards: int) -> None:
+        raise NotImplementedError
+
+    async def attend(self, relay: str, owner: str, ttl: timedelta) -> list[str]:
+        raise NotImplementedError
+
+    async def leave(self, relay: str, owner: str) -> None:
+        raise NotImplementedError
 
     async def lag(self, relay: str) -> int:
         raise NotImplementedError
@@ -154,8 +167,8 @@ class SimShared:
     async def report(self, circuit: Circuit, *, succeeded: bool) -> None:
         await self._ask("report", lambda: self._shared.report(circuit, succeeded=succeeded))
 
-    async def reserve(self, rate: Rate) -> Held | None:
-        return await self._ask("reserve", lambda: self._shared.reserve(rate))  # type: ignore[no-any-return]  # as the fake's
+    async def reserve(self, rate: Rate, turn: datetime | None = None) -> Held | None:
+        return await self._ask("reserve", lambda: self._shared.reserve(rate, turn))  # type: ignore[no-any-return]  # as the fake's
 
     async def look_up(
         self, cache: CacheRule, key: str, holder: str, patience: timedelta

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.domain.events import Event
-from orchestrator.runtime.relay import Relay
+from orchestrator.runtime.relay_shard import ShardRelay
 
 
 @dataclass
@@ -32,6 +32,9 @@ class Telemetry:
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by
 
+    def level(self, name: str, of: str, value: float) -> None:
+        return
+
 
 @dataclass
 class Parts:
@@ -39,7 +42,7 @@ class Parts:
 
     database: dict[str, Any] = field(default_factory=dict)
     ports: dict[str, Any] = field(default_factory=dict)
-    relay: type[Relay] = Relay
+    relay: type[ShardRelay] = ShardRelay
     patches: list[tuple[Any, str, Any]] = field(default_factory=list)
 
 

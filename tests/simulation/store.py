@@ -203,6 +203,9 @@ class SimFleet:
         )
         return alive
 
+    async def oldest_transaction(self) -> float:
+        return 0.0
+
     async def retire_dead(self) -> list[Retired]:
         database = self._wire.database
 

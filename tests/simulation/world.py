@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.domain.events import ENDED
 from orchestrator.domain.ids import child_id
 from orchestrator.runtime import machine
-from orchestrator.runtime.relay import RelaySettings
+from orchestrator.runtime.relay_settings import RelaySettings
 from orchestrator.runtime.worker import Worker, WorkerSettings
 from tests.simulation.broker import Broker, open_publisher
 from tests.simulation.client import Client

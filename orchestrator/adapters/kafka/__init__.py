@@ -8,6 +8,7 @@ from orchestrator.adapters.kafka.security import KafkaSecurity, arguments
 from orchestrator.adapters.kafka.settings import KafkaSettings
 from orchestrator.adapters.kafka.topic import Report, check, ensure_topic, ensure_topics
 from orchestrator.adapters.kafka.topic_checks import TopicReport
+from orchestrator.adapters.kafka.transactional import TransactionalPublisher, open_transactional
 
 __all__ = [
     "KafkaPublisher",
@@ -15,9 +16,11 @@ __all__ = [
     "KafkaSettings",
     "Report",
     "TopicReport",
+    "TransactionalPublisher",
     "arguments",
     "check",
     "ensure_topic",
     "ensure_topics",
     "open_publisher",
+    "open_transactional",
 ]

@@ -13,6 +13,6 @@ class Outgoing:
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
     headers: Headers
     told: str

@@ -11,25 +11,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # ships no types
-from aiokafka.errors import MessageSizeTooLargeError  # type: ignore[import-untyped]  # ships no types
+from aiokafka.errors import MessageSizeTooLargeError, ProducerFenced  # type: ignore[import-untyped]  # ships no types
 from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.outgoing import Outgoing
 from orchestrator.adapters.kafka.records import records_of
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
 from orchestrator.adapters.kafka.topic import ensure_topics, require_count
-from orchestrator.errors import PublishError
-from orchestrator.ports import FeedEvent
+from orchestrator.errors import FencedError, PublishError
+from orchestrator.ports import FeedEvent, Mark
 
 logger = logging.getLogger(__name__)
 
 Place = tuple[str, int]
 """A topic and one of its partitions."""
+
+Runs = Mapping[Place, Sequence[Outgoing]]
+"""The records for each partition, in order."""
 
 _partition_of_key = DefaultPartitioner()
 
@@ -78,7 +82,11 @@ class KafkaPublisher:
         self._prepared: set[str] = set(settings.fixed_topics)
         self._others: dict[str, int] = {}
 
-    async def publish(self, events: Sequence[FeedEvent]) -> None:
+    async def mark(self) -> Mark | None:
+        """None: nothing is stored but the events."""
+        return None
+
+    async def publish(self, events: Sequence[FeedEvent], mark: Mark) -> None:
         """Hand events over in order; return when all replicas in sync have all of them."""
         if self._failed:
             raise PublishError("this publisher has failed before; open a new one")
@@ -87,11 +95,12 @@ class KafkaPublisher:
             for record in records_of(event, self._settings):
                 partition = partition_of(record.key, await self._partitions_of(record.topic))
                 by_partition[record.topic, partition].append(record)
+        self._failed = True  # until all is acknowledged: a cancelled publish has failed too
         if fresh := {topic for topic, _ in by_partition} - self._prepared - self._others.keys():
             await reach(self._settings, prepare(self._producer, self._settings, fresh))
             self._prepared |= fresh
-        if by_partition:
-            await self._send_all(by_partition)
+        await self._deliver(by_partition, mark)
+        self._failed = False
 
     async def close(self) -> None:
         """Let go of the broker within `close_timeout`, whatever it does."""
@@ -119,33 +128,56 @@ class KafkaPublisher:
             self._others[topic] = len(found)
         return self._others[topic]
 
-    async def _send_all(self, by_partition: Mapping[Place, Sequence[Outgoing]]) -> None:
-        limit = self._settings.publish_timeout
-        sends = [asyncio.create_task(self._send(*run)) for run in by_partition.items()]
-        self._failed = True  # until all is acknowledged: a cancelled publish has failed too
+    async def _deliver(self, by_partition: Runs, mark: Mark) -> None:
+        """Send each partition its records, one unacknowledged batch at a time."""
+        sends = [self._send(place, records) for place, records in by_partition.items()]
+        await self._all_of(sends, self._settings.publish_timeout)
+
+    async def _all_of(self, sends: Iterable[Coroutine[Any, Any, None]], limit: float) -> None:
+        """Run all of *sends*; PublishError with the first failure, or after *limit*."""
+        tasks = [asyncio.create_task(send) for send in sends]
+        if not tasks:
+            return
         try:
             done, late = await asyncio.wait(
-                sends, timeout=limit, return_when=asyncio.FIRST_EXCEPTION
+                tasks, timeout=limit, return_when=asyncio.FIRST_EXCEPTION
             )
         finally:
-            for send in sends:
-                send.cancel()
-        if errors := [error for send in done if (error := send.exception())]:
+            for task in tasks:
+                task.cancel()
+        if errors := [error for task in done if (error := task.exception())]:
             raise errors[0]
         if late:
             raise PublishError(f"{self._where} did not acknowledge within {limit:g} s")
-        self._failed = False
 
     async def _send(self, place: Place, records: Sequence[Outgoing]) -> None:
-        topic, partition = place
         for batch in self._pack(records):
-            try:
-                sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
-                await sent
-            except MessageSizeTooLargeError as error:
-                raise batch.too_large(f"topic {topic} takes less (max.message.bytes)") from error
-            except BROKER_ERRORS as error:
-                raise PublishError(f"{self._where} refused records: {error!r}") from error
+            await self._answer(await self._submit(place, batch), place, batch)
+
+    async def _submit(self, place: Place, batch: _Batch) -> asyncio.Future[Any]:
+        """Hand a batch to the producer; what the broker answers comes later."""
+        topic, partition = place
+        with self._in_our_words(topic, batch):
+            answer: asyncio.Future[Any] = await self._producer.send_batch(
+                batch.builder, topic, partition=partition
+            )
+            return answer
+
+    async def _answer(self, answer: asyncio.Future[Any], place: Place, batch: _Batch) -> None:
+        """Wait until the broker has a batch."""
+        with self._in_our_words(place[0], batch):
+            await answer
+
+    @contextmanager
+    def _in_our_words(self, topic: str, batch: _Batch) -> Iterator[None]:
+        try:
+            yield
+        except MessageSizeTooLargeError as error:
+            raise batch.too_large(f"topic {topic} takes less (max.message.bytes)") from error
+        except ProducerFenced as error:
+            raise self._fenced() from error
+        except BROKER_ERRORS as error:
+            raise PublishError(f"{self._where} refused records: {error!r}") from error
 
     def _pack(self, records: Sequence[Outgoing]) -> Iterator[_Batch]:
         batch = self._new_batch()
@@ -159,6 +191,9 @@ class KafkaPublisher:
     def _new_batch(self) -> _Batch:
         return _Batch(self._producer.create_batch(), self._settings.max_record_bytes)
 
+    def _fenced(self) -> FencedError:
+        return FencedError(f"{self._where} takes nothing more from this producer: a later one came")
+
     @property
     def _where(self) -> str:
         return f"Kafka at {self._settings.bootstrap_servers}"
@@ -166,34 +201,62 @@ class KafkaPublisher:
 
 async def open_publisher(settings: KafkaSettings) -> KafkaPublisher:
     """Connect. UnavailableError when there is no broker, no topic, or another partition count."""
-    producer = AIOKafkaProducer(
+    producer = new_producer(settings)
+    try:
+        await start(producer, settings)
+    except BaseException:
+        await let_go(producer)
+        raise
+    return KafkaPublisher(producer, settings)
+
+
+def new_producer(settings: KafkaSettings, **more: Any) -> Any:
+    """A producer that was not started yet."""
+    return AIOKafkaProducer(
         **settings.client(),
         acks="all",
         enable_idempotence=True,
         max_batch_size=settings.batch_bytes,
         max_request_size=settings.max_record_bytes,
+        **more,
     )
-    try:
-        await reach(settings, producer.start())
-        await reach(settings, prepare(producer, settings, settings.fixed_topics))
-    except BaseException:
-        await asyncio.wait({asyncio.ensure_future(_take_apart(producer))}, timeout=1)
-        raise
-    return KafkaPublisher(producer, settings)
+
+
+async def start(producer: Any, settings: KafkaSettings) -> None:
+    """Connect, and have the topics there that are known before any event is."""
+    await reach(settings, producer.start())
+    await reach(settings, prepare(producer, settings, settings.fixed_topics))
 
 
 async def prepare(producer: Any, settings: KafkaSettings, topics: Iterable[str]) -> None:
     """Have *topics* there with the pinned count. UnavailableError when they are not."""
-    # Asking for all topics: asking for one by name would create it on some brokers.
-    cluster = await producer.client.fetch_all_metadata()
-    counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+    cluster = await topics_at(producer)
+    counts = {topic: partitions_of(cluster, topic) for topic in topics}
     missing = [topic for topic, count in counts.items() if not count]
     if missing and settings.create_topic:
-        for made in await ensure_topics(settings, missing):
-            logger.warning("created topic %s", made)
-            counts[made] = settings.partitions
+        made = await ensure_topics(settings, missing)
+        for topic in made:
+            logger.warning("created topic %s", topic)
+        cluster = await topics_at(producer)  # another may have made some, a moment before
+        counts |= {topic: partitions_of(cluster, topic) for topic in missing}
+        counts |= dict.fromkeys(made, settings.partitions)
     for topic, count in counts.items():
         require_count(settings, count, topic)
+
+
+async def topics_at(producer: Any) -> Any:
+    """What the broker knows of all topics: asking for one by name would create it on some."""
+    return await producer.client.fetch_all_metadata()
+
+
+def partitions_of(cluster: Any, topic: str) -> int:
+    """How many partitions *topic* has; 0 when there is none."""
+    return len(cluster.partitions_for_topic(topic) or ())
+
+
+async def let_go(producer: Any) -> None:
+    """Take a producer apart that is of no use, without waiting long."""
+    await asyncio.wait({asyncio.ensure_future(_take_apart(producer))}, timeout=1)
 
 
 async def _take_apart(producer: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC
+from functools import lru_cache
 from urllib.parse import quote
 
 from orchestrator.adapters.codec_events import read_event
@@ -16,7 +17,7 @@ from orchestrator.adapters.event_schemas import STATE_ID, STATE_TYPE, schema_id
 from orchestrator.adapters.kafka.commands import command_of
 from orchestrator.adapters.kafka.outgoing import Headers, Outgoing
 from orchestrator.adapters.kafka.settings import KafkaSettings
-from orchestrator.domain.events import EVENT_TYPES, SagaCompleted, Status
+from orchestrator.domain.events import EVENT_TYPES, SagaCompleted, SagaRemoved, Status
 from orchestrator.domain.standing import REPAIRS, standing
 from orchestrator.ports import FeedEvent
 
@@ -27,10 +28,14 @@ def records_of(event: FeedEvent, settings: KafkaSettings) -> Iterator[Outgoing]:
     key = event.row.saga_id.encode()
     topic = settings.topic_of(event.saga_name)
     yield Outgoing(topic, key, value_of(event), headers_of(event), told)
-    if settings.state_topic and (state := state_of(event)) is not None:
-        yield Outgoing(settings.state_topic, key, state, state_headers_of(event), told)
     if (command := command_of(event, settings.reply_topic)) is not None:
         yield command
+    if not settings.state_topic:
+        return
+    state, removed = state_of(event), event.row.type == SagaRemoved.__name__
+    if removed or state is not None:
+        # No value is a tombstone: compaction removes what is known of this key.
+        yield Outgoing(settings.state_topic, key, state, state_headers_of(event), told)
 
 
 def value_of(event: FeedEvent) -> bytes:
@@ -96,14 +101,20 @@ def _why(event: FeedEvent, kind: type) -> dict[str, object]:
 
 def headers_of(event: FeedEvent) -> Headers:
     """CloudEvents attributes, then our own; all values are text."""
-    source = f"/sagas/{quote(event.saga_name, safe='')}"
-    return _headers(event, source, f"saga.{event.row.type}", schema_id(event.row.type))
+    return _headers(
+        event, source_of(event.saga_name), f"saga.{event.row.type}", schema_id(event.row.type)
+    )
 
 
 def state_headers_of(event: FeedEvent) -> Headers:
     """As `headers_of`. The source is another, because source and id name one record only."""
-    source = f"/sagas/{quote(event.saga_name, safe='')}/state"
-    return _headers(event, source, STATE_TYPE, STATE_ID)
+    return _headers(event, f"{source_of(event.saga_name)}/state", STATE_TYPE, STATE_ID)
+
+
+@lru_cache(maxsize=1024)
+def source_of(saga_name: str) -> str:
+    """What a saga is called as the source of its events."""
+    return f"/sagas/{quote(saga_name, safe='')}"
 
 
 def _headers(event: FeedEvent, source: str, type_: str, schema: str) -> Headers:

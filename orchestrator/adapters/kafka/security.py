@@ -176,6 +176,8 @@ async def _try(server: str, security: Mapping[str, Any], limit: float) -> None:
 def _disagreement(server: str, security: Mapping[str, Any], error: BaseException) -> str:
     """The broker answers, and not as it should: mostly it speaks another protocol."""
     protocol = security.get("security_protocol", "PLAINTEXT")
+    if isinstance(error, TimeoutError):
+        return f"{server} does not answer; is it well, and does it speak {protocol}?"
     told = getattr(error, "reason", None) or str(error) or type(error).__name__
     hint = ""
     if "ssl_context" in security:

@@ -7,11 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from orchestrator.adapters.answers import frees, kind_of, reply_to
 from orchestrator.adapters.memory.tables import AT_REST, CursorRow, SagaRow, Tables
 from orchestrator.domain.events import Json, Status
+from orchestrator.domain.shards import WHOLE, Shard, require_shards, shard_name
 from orchestrator.errors import InvalidInputError
 from orchestrator.ports import (
     Cursor,
@@ -106,10 +108,12 @@ class MemoryFeed:
         row.lease_until = now + ttl
         return Cursor(row.position, row.epoch)
 
-    async def read(self, after: int, limit: int) -> FeedPage:
-        start = max(after, 0)
-        events = tuple(self._tables.log[start : start + max(limit, 0)])
-        return FeedPage(events, events[-1].row.position if events else after)
+    async def read(self, after: int, limit: int, shard: Shard = WHOLE) -> FeedPage:
+        start, log = max(after, 0), self._tables.log
+        found = (log[i] for i in range(start, len(log)) if shard.has(log[i].row.saga_id))
+        events = tuple(islice(found, max(limit, 0)))
+        cut = len(events) == limit
+        return FeedPage(events, events[-1].row.position if cut else max(after, len(log)))
 
     async def checkpoint(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
         row = self._tables.cursors.get(relay)
@@ -119,14 +123,40 @@ class MemoryFeed:
         row.lease_until = self._tables.clock.now() + ttl
         return True
 
+    async def rewind(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
+        moved = await self.checkpoint(relay, owner, cursor, ttl)
+        if moved:
+            self._tables.cursors[relay].position = cursor.position
+        return moved
+
     async def give_up(self, relay: str, owner: str) -> None:
         row = self._tables.cursors.get(relay)
         if row is not None and row.owner == owner:
             row.owner = row.lease_until = None
 
+    async def pin(self, relay: str, shards: int) -> None:
+        cursors = self._tables.cursors
+        if not (known := sum(name.startswith(f"{relay}/") for name in cursors)):
+            before = cursors.pop(relay, CursorRow())
+            for index in range(shards):
+                cursors[shard_name(relay, index)] = CursorRow(before.position, epoch=1)
+        require_shards(relay, shards, known or shards)
+
+    async def attend(self, relay: str, owner: str, ttl: timedelta) -> list[str]:
+        members, now = self._tables.members.setdefault(relay, {}), self._tables.clock.now()
+        members[owner] = now + ttl
+        return sorted(name for name, until in members.items() if name == owner or until > now)
+
+    async def leave(self, relay: str, owner: str) -> None:
+        self._tables.members.get(relay, {}).pop(owner, None)
+
     async def lag(self, relay: str) -> int:
-        row = self._tables.cursors.get(relay)
-        return len(self._tables.log) - (row.position if row is not None else 0)
+        rows = (
+            row.position
+            for name, row in self._tables.cursors.items()
+            if name == relay or name.startswith(f"{relay}/")
+        )
+        return len(self._tables.log) - min(rows, default=0)
 
     async def relays(self) -> list[RelayStanding]:
         now, found = self._tables.clock.now(), []

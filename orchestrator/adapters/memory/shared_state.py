@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from orchestrator.domain.events import Json
 from orchestrator.domain.policies import (
+    Bucket,
     BudgetRule,
     CacheRule,
     Circuit,
@@ -62,7 +63,7 @@ class MemorySharedState:
 
     clock: Clock
     _breakers: dict[str, _Breaker] = field(default_factory=dict)
-    _buckets: dict[str, datetime] = field(default_factory=dict)
+    _buckets: dict[str, Bucket] = field(default_factory=dict)
     _caches: dict[str, dict[str, _Entry]] = field(default_factory=dict)
     _budgets: dict[str, tuple[float, datetime]] = field(default_factory=dict)
     _receipts: set[tuple[str, str]] = field(default_factory=set)
@@ -88,9 +89,9 @@ class MemorySharedState:
 
     # ------------------------------------------------------------------ rates
 
-    async def reserve(self, rate: Rate) -> Held | None:
-        full_at, until = bucket_after(rate, self._buckets.get(rate.name), self.clock.now())
-        self._buckets[rate.name] = full_at
+    async def reserve(self, rate: Rate, turn: datetime | None = None) -> Held | None:
+        before = self._buckets.get(rate.name)
+        self._buckets[rate.name], until = bucket_after(rate, before, self.clock.now(), turn)
         return None if until is None else Held(until)
 
     # ------------------------------------------------------------------ caches

@@ -124,6 +124,7 @@ class Tables:
     workers: dict[str, WorkerRow] = field(default_factory=dict)
     log: list[FeedEvent] = field(default_factory=list)
     cursors: dict[str, CursorRow] = field(default_factory=dict)
+    members: dict[str, dict[str, datetime]] = field(default_factory=dict)
 
     def free(self, worker_id: str) -> int:
         """Give back all that a worker holds, due as free_sagas.sql says; how many that were."""

@@ -189,6 +189,9 @@ class MemoryFleet:
         worker.lease_until, worker.present = self._tables.clock.now() + ttl, True
         return True
 
+    async def oldest_transaction(self) -> float:
+        return 0.0
+
     async def retire_dead(self) -> list[Retired]:
         tables, now = self._tables, self._tables.clock.now()
         dead = {

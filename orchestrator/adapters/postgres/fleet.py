@@ -90,6 +90,11 @@ class PostgresFleet:
         self.clock.observe(now, sent, time.monotonic())
         return True
 
+    async def oldest_transaction(self) -> float:
+        """As the port says, anybody's, in any database of the server."""
+        rows = await self.database.fetch(sql("list_old_transactions"))
+        return max((row["seconds"] for row in rows), default=0.0)
+
     async def retire_dead(self) -> list[Retired]:
         """As the port says. A presence has to be missed twice, some time apart: every worker's is
         away for a moment when the server restarts. Cancelling the caller does not cancel it."""
@@ -148,7 +153,7 @@ class PostgresFleet:
 
     def _member(self, worker_id: str) -> _Member:
         async def be_present(connection: Connection) -> None:
-            if self.database.settings.presence:
+            if self.database.has_presence:
                 key = secrets.randbits(63)
                 await connection.fetchval("SELECT pg_advisory_lock($1)", key)
                 member.presence = key

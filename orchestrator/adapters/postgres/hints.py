@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Callable
 
 from orchestrator.adapters.postgres.pool import Connection, Database
@@ -24,7 +25,10 @@ _SAY_EVERY = 30.0
 
 
 class PostgresHints:
-    """orchestrator.ports.Hints. Lost hints are lost; after a reconnect everybody is woken."""
+    """orchestrator.ports.Hints. Lost hints are lost; after a reconnect everybody is woken.
+
+    Behind a pooler that shares sessions nothing is heard from others, who may hear us.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -83,7 +87,7 @@ class PostgresHints:
                 self._say(reason(error))
             self._pending.clear()
             self._heard.clear()
-            await asyncio.sleep(_RETRY)
+            await asyncio.sleep(random.uniform(_RETRY / 2, _RETRY))
 
     def _say(self, why: str) -> None:
         """Once, and every half minute: a database that is away is asked twice a second."""
@@ -110,7 +114,8 @@ class PostgresHints:
             await self._listen(connection)
             if self._pending:
                 pending, self._pending = self._pending, set()
-                await connection.execute(_NOTIFY, sorted(pending))
+                async with self._database.bounded(connection):
+                    await connection.execute(_NOTIFY, sorted(pending))
                 await asyncio.sleep(self._database.settings.notify_every)
             elif not await _happens(self._work, _HEARTBEAT):
                 # A half-open connection would stay silent for ever.
@@ -122,7 +127,8 @@ class PostgresHints:
 
     async def _listen(self, connection: Connection) -> None:
         for channel in set(self._wakes) - self._heard:
-            await connection.add_listener(channel, self._hear(connection.get_server_pid()))
+            if not self._database.pooled:
+                await connection.add_listener(channel, self._hear(connection.get_server_pid()))
             self._heard.add(channel)
 
     def _hear(self, own_pid: int) -> Callable[[object, int, str, object], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -21,12 +22,15 @@ from sqlalchemy.pool import NullPool
 
 from orchestrator.adapters.postgres.callers import driver_of
 from orchestrator.adapters.postgres.partitions import ensure_partitions
+from orchestrator.adapters.postgres.pooler import engine_arguments, is_between
 from orchestrator.adapters.postgres.schema import VERSION_TABLE, scripts
 from orchestrator.adapters.postgres.tables import metadata
 from orchestrator.adapters.postgres.trouble import TROUBLE, reason, unwrapped, where
 from orchestrator.errors import SchemaError, UnavailableError
 
 _ALONE = text("SELECT pg_advisory_lock(hashtext('saga'), hashtext('migrate'))")
+_ALONE_THERE = text("SELECT pg_advisory_xact_lock(hashtext('saga'), hashtext('migrate'))")
+_PATIENT = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
@@ -90,13 +94,21 @@ def on_database(dsn: str, work: Callable[[SyncConnection], None], *, alone: bool
 
 def _on(dsn: str, work: Callable[[AsyncConnection], Any], *, alone: bool = True) -> None:
     async def run() -> None:
+        connect = partial(asyncpg.connect, _plain(dsn), timeout=5.0, statement_cache_size=0)
+        pooled = await is_between(_plain(dsn), {"timeout": 5.0})
         engine = create_async_engine(
             "postgresql+asyncpg://",
-            async_creator=partial(asyncpg.connect, _plain(dsn), timeout=5.0),
+            connect_args=engine_arguments(connect, pooled=pooled),
             poolclass=NullPool,
         )
-        async with engine.connect() as connection:
-            if alone:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(engine.connect())
+            if alone and pooled:
+                # A lock of a session would stay with whoever gets that session next.
+                guard = await stack.enter_async_context(engine.connect())
+                await guard.execute(_PATIENT)
+                await guard.execute(_ALONE_THERE)
+            elif alone:
                 await connection.execute(_ALONE)
                 await connection.commit()
             await work(connection)

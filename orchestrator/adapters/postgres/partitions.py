@@ -7,6 +7,7 @@ instance lies in the partition of the month in which the instance was asked for.
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from datetime import UTC, datetime
 
@@ -46,7 +47,7 @@ async def _make(connection: Connection, month: datetime) -> str:
     """Make one partition, taking along what the default partition holds of its month."""
     name = _name(month)
     statements = sql("create_partition").format(
-        name=name, lower=_first_id(month), upper=_first_id(_month(month, 1))
+        name=name, lower=first_id(month), upper=first_id(_month(month, 1))
     )
     async with connection.transaction():
         await connection.execute(
@@ -67,6 +68,43 @@ async def _present(connection: Connection) -> set[str]:
     return {row["relname"] for row in rows}
 
 
+async def drop_empty(connection: Connection, before: datetime) -> list[str]:
+    """Drop the partitions of whole months before *before* that hold nothing any more; their names.
+
+    The last two months stay, as `ensure_partitions` would make them anew. Without the right to drop
+    tables it warns.
+    """
+    today = await connection.fetchval("SELECT clock_timestamp()")
+    oldest = _name(min(_month(before, 0), _month(today, -1)))
+    dropped = []
+    for name in sorted(await _present(connection)):
+        if not re.fullmatch(r"event_\d{4}_\d\d", name) or name >= oldest:
+            continue
+        try:
+            async with connection.transaction():
+                if await _drop_if_empty(connection, name):
+                    dropped.append(name)
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError) as error:
+            log.warning("partition %s is empty and stays: %s", name, error)
+    return dropped
+
+
+async def _drop_if_empty(connection: Connection, name: str) -> bool:
+    """Looked at before the lock, which appends would wait for, and once more behind it."""
+    empty = f"SELECT NOT EXISTS (SELECT FROM {name})"  # noqa: S608 - one of our own partitions
+    if not await connection.fetchval(empty):
+        return False
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtext('saga'), hashtext('partitions'))"
+    )
+    await connection.execute(f"LOCK TABLE event IN ACCESS EXCLUSIVE MODE; LOCK TABLE {name}")
+    if not await connection.fetchval(empty):
+        return False
+    await connection.execute(f"DROP TABLE {name}")
+    log.info("dropped partition %s", name)
+    return True
+
+
 def _month(day: datetime, offset: int) -> datetime:
     count = day.year * 12 + day.month - 1 + offset
     return datetime(count // 12, count % 12 + 1, 1, tzinfo=UTC)
@@ -76,5 +114,6 @@ def _name(month: datetime) -> str:
     return f"event_{month:%Y_%m}"
 
 
-def _first_id(month: datetime) -> uuid.UUID:
-    return uuid.UUID(int=int(month.timestamp() * 1000) << 80)
+def first_id(moment: datetime) -> uuid.UUID:
+    """Below every id that was given after *moment*."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 
+from orchestrator.adapters.postgres import pooler
 from orchestrator.adapters.postgres.trouble import (
     TROUBLE,
     in_our_words,
@@ -20,7 +21,7 @@ from orchestrator.adapters.postgres.trouble import (
     reason,
     where,
 )
-from orchestrator.errors import UnavailableError, UnknownOutcomeError
+from orchestrator.errors import InvalidInputError, UnavailableError, UnknownOutcomeError
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,19 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Record = asyncpg.Record
 
 
+POOLERS = ("auto", "none", "transaction")
+
+_BOUNDS = ("connect_timeout", "command_timeout", "lock_timeout", "idle_in_transaction_timeout")
+_LONGEST = 2_000_000.0
+
+
 @dataclass(frozen=True, slots=True)
 class PostgresSettings:
     """How to use a database. All times in seconds.
 
-    `presence=False` for databases behind a pooler that shares sessions: a dead worker is then
-    noticed by its lease only. At most `transactions` transactional steps are under way at a time.
+    Behind a *pooler* that shares sessions every bound is set anew in each transaction, and a dead
+    worker is noticed by its lease only, as with `presence=False`; `auto` finds out whether there is
+    one. At most `transactions` transactional steps are under way at a time.
     """
 
     namespace: str = "default"
@@ -51,6 +59,17 @@ class PostgresSettings:
     notify_every: float = 0.005
     transactions: int = 10
     presence: bool = True
+    pooler: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in _BOUNDS:
+            # Postgres would take it for no limit at all.
+            if not 0.001 <= getattr(self, name) <= _LONGEST:
+                raise InvalidInputError(
+                    f"{name} is {getattr(self, name)}; give seconds, from 0.001 to {_LONGEST:g}"
+                )
+        if self.pooler not in POOLERS:
+            raise InvalidInputError(f"pooler is {self.pooler!r}; give one of {', '.join(POOLERS)}")
 
 
 # Every statement that goes through the pool is planned once and leans on an index. A plan that was
@@ -71,6 +90,7 @@ class Database:
         self.dsn = dsn
         self.settings = settings
         self.where = where(dsn)
+        self.pooled = settings.pooler == "transaction"
         self._pool: Pool | None = None
         self._lists: Pool | None = None
         self._sections: set[asyncio.Task[Any]] = set()
@@ -80,12 +100,30 @@ class Database:
 
     async def open(self) -> None:
         """Make sure that the database answers. UnavailableError within `connect_timeout` if not."""
+        await self.look_for_pooler()
         size = self.settings.pool_size
         self._pool = self._make_pool(size, _STEADY_PLANS)
         self._lists = self._make_pool(max(2, size // 2), {})
         with self.translated():
             await self._pool
             await self._lists
+
+    async def look_for_pooler(self, *, aloud: bool = True) -> None:
+        """Find out whether sessions are shared, unless the settings say so."""
+        if self.settings.pooler == "auto":
+            with self.translated():
+                self.pooled = await pooler.is_between(self.dsn, self._direct("look"))
+        if self.pooled and aloud:
+            log.warning(
+                "a pooler is in front of %s: dead workers are noticed when their lease ends, new "
+                "work by polling; give SAGA_DATABASE_URL the server's own address to be faster",
+                self.where,
+            )
+
+    @property
+    def has_presence(self) -> bool:
+        """Whether a session of ours is seen to end with its process."""
+        return self.settings.presence and not self.pooled
 
     async def close(self) -> None:
         """Wait for writes under way, then let go of everything within a few seconds."""
@@ -129,6 +167,10 @@ class Database:
 
     def options(self, purpose: str, planner: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What the driver is told when it connects: every bound, and how to plan."""
+        options = self._direct(purpose, planner)
+        return pooler.through(options) if self.pooled else options
+
+    def _direct(self, purpose: str, planner: Mapping[str, str] | None = None) -> dict[str, Any]:
         settings = self.settings
         return {
             "timeout": settings.connect_timeout,
@@ -138,14 +180,36 @@ class Database:
             "server_settings": {
                 "application_name": f"{settings.application_name} {purpose}",
                 "timezone": "UTC",
-                "statement_timeout": _milliseconds(settings.command_timeout),
-                "lock_timeout": _milliseconds(settings.lock_timeout),
-                "idle_in_transaction_session_timeout": _milliseconds(
-                    settings.idle_in_transaction_timeout
-                ),
+                **self._bounds(),
                 **(planner or {}),
             },
         }
+
+    def _bounds(self) -> dict[str, str]:
+        settings = self.settings
+        return {
+            "statement_timeout": _milliseconds(settings.command_timeout),
+            "lock_timeout": _milliseconds(settings.lock_timeout),
+            "idle_in_transaction_session_timeout": _milliseconds(
+                settings.idle_in_transaction_timeout
+            ),
+        }
+
+    def bounds(self, planner: Mapping[str, str] | None = None) -> str | None:
+        """The statements that a transaction begins with; None where its session has the bounds."""
+        return pooler.set_locally({**self._bounds(), **(planner or {})}) if self.pooled else None
+
+    @asynccontextmanager
+    async def bounded(
+        self, connection: Connection, planner: Mapping[str, str] | None = None
+    ) -> AsyncIterator[None]:
+        """Where the session has no bounds of its own: a transaction that has them."""
+        if (bounds := self.bounds(planner)) is None:
+            yield
+            return
+        async with connection.transaction():
+            await connection.execute(bounds)
+            yield
 
     # ------------------------------------------------------------------ statements
 
@@ -153,27 +217,30 @@ class Database:
         """Run a statement whose outcome need not be known when it fails."""
         with self.translated():
             async with self._acquire(self._pool) as connection:
-                return await connection.fetch(sql, *args)
+                return await self._run(connection, sql, args)
 
     async def fetch_unless_locked(self, sql: str, *args: object) -> list[Record] | None:
         """As `fetch`; None when a lock could not be had in time."""
         with self.translated():
             try:
                 async with self._acquire(self._pool) as connection:
-                    return await connection.fetch(sql, *args)
+                    return await self._run(connection, sql, args)
             except asyncpg.LockNotAvailableError:
                 return None
 
     async def fetch_list(self, sql: str, *args: object) -> list[Record]:
         """Run a query that callers shaped, with the planner free to choose."""
         with self.translated():
-            async with self._acquire(self._lists) as connection:
+            async with self._acquire(self._lists) as connection, self.bounded(connection):
                 return await connection.fetch(sql, *args)
 
     async def with_connection(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """What *work* gives with a pooled connection."""
         with self.translated():
-            async with self._acquire(self._pool) as connection:
+            async with (
+                self._acquire(self._pool) as connection,
+                self.bounded(connection, _STEADY_PLANS),
+            ):
                 return await work(connection)
 
     async def commit(self, sql: str, *args: object) -> list[Record]:
@@ -199,14 +266,24 @@ class Database:
         with self.translated():
             async with self._acquire(self._pool) as connection:
                 with self.deciding():
-                    return await connection.fetch(sql, *args)
+                    return await self._run(connection, sql, args)
 
     async def _transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         with self.translated():
             async with self._acquire(self._pool) as connection:
                 with self.deciding():
                     async with connection.transaction():
+                        if (bounds := self.bounds(_STEADY_PLANS)) is not None:
+                            await connection.execute(bounds)
                         return await work(connection)
+
+    async def _run(
+        self, connection: Connection, sql: str, args: tuple[object, ...]
+    ) -> list[Record]:
+        if not self.pooled:
+            return await connection.fetch(sql, *args)
+        async with self.bounded(connection, _STEADY_PLANS):
+            return await connection.fetch(sql, *args)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._sections.discard(task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,9 @@ from orchestrator.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 
-_RETRY = 0.1
+_RETRY, _SLOWEST = 0.1, 1.0
+"""Seconds between two tries to come back: who left together does not come back together, and
+is back before a server that began anew misses anybody."""
 
 
 class Session:
@@ -46,7 +49,8 @@ class Session:
             connection = await self._open()
             try:
                 with self._database.translated():
-                    yield connection
+                    async with self._database.bounded(connection):
+                        yield connection
             except UnavailableError as error:
                 if isinstance(error.__cause__, TimeoutError):
                     # The driver would wait for the late answer first, and the next user with it.
@@ -98,10 +102,12 @@ class Session:
 
     async def _reopen(self) -> None:
         log.info("the %s session with %s was lost", self._purpose, self._database.where)
+        wait = _RETRY
         while not self._closed:
             try:
                 async with self.use():
                     return
             except UnavailableError as error:
                 log.debug("%s session: %s", self._purpose, error)
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(random.uniform(wait / 2, wait))
+                wait = min(wait * 2, _SLOWEST)

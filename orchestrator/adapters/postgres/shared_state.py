@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from orchestrator.adapters.postgres.pool import Database, Record
 from orchestrator.adapters.postgres.statements import sql
 from orchestrator.domain.events import Json
-from orchestrator.domain.policies import GLANCE, BudgetRule, CacheRule, Circuit, Rate
+from orchestrator.domain.policies import GLANCE, LATE, BudgetRule, CacheRule, Circuit, Rate
 from orchestrator.ports import Held, Hit
 
 _RECEIPTS_KEPT = timedelta(days=90)
@@ -39,8 +39,10 @@ class PostgresSharedState:
 
     # ------------------------------------------------------------------ rates
 
-    async def reserve(self, rate: Rate) -> Held | None:
-        row = await self._ask("reserve_call", rate.name, rate.each, rate.calls * rate.each)
+    async def reserve(self, rate: Rate, turn: datetime | None = None) -> Held | None:
+        row = await self._ask(
+            "reserve_call", rate.name, rate.each, rate.calls * rate.each, turn, LATE
+        )
         return _held(row["until"])
 
     # ------------------------------------------------------------------ caches

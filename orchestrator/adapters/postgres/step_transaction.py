@@ -173,6 +173,8 @@ class DriverTransaction(StepTransaction):
         try:
             made = cls(database, connection, connection, uuid.uuid4().hex)
             await made._transaction.start()
+            if (bounds := database.bounds()) is not None:
+                await connection.execute(bounds)
             await connection.fetch(sql("mark_transaction"), made._mark)
         except BaseException:
             connection.terminate()
@@ -207,6 +209,9 @@ class AlchemyTransaction(StepTransaction):
         mark = uuid.uuid4().hex
         await connection.begin()
         await connection.exec_driver_sql(sql("mark_transaction"), (mark,))
+        if (bounds := database.bounds()) is not None:
+            # After the first statement, with which SQLAlchemy sends the BEGIN.
+            await (await driver_of(connection)).execute(bounds)
         session = None
         if kind is not None:
             # A commit of the session's own stays a matter between the session and the user.
@@ -248,8 +253,9 @@ class AlchemyTransaction(StepTransaction):
             await self._session.close()
         if not committed:
             await self._connection.rollback()
-        # The pool would leave the settings and the locks of this step to the next.
-        await self.driver.reset(timeout=self._database.settings.command_timeout)
+        if not self._database.pooled:
+            # The pool would leave the settings and the locks of this step to the next.
+            await self.driver.reset(timeout=self._database.settings.command_timeout)
 
     async def _discard(self) -> None:
         self.terminate()

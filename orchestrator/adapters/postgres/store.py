@@ -18,11 +18,13 @@ from orchestrator.adapters.postgres.schema import verify_schema
 from orchestrator.adapters.postgres.shared_state import PostgresSharedState
 from orchestrator.adapters.postgres.transactions import PostgresTransactions
 from orchestrator.adapters.postgres.work_queue import PostgresWorkQueue
-from orchestrator.ports import Store
+from orchestrator.ports import Store, Telemetry
 
 
 @asynccontextmanager
-async def open_store(dsn: str, *, settings: PostgresSettings | None = None) -> AsyncIterator[Store]:
+async def open_store(
+    dsn: str, *, settings: PostgresSettings | None = None, telemetry: Telemetry | None = None
+) -> AsyncIterator[Store]:
     """The ports over the database at *dsn*.
 
     Raises UnavailableError within `connect_timeout` when it cannot be reached, SchemaError when
@@ -43,7 +45,7 @@ async def open_store(dsn: str, *, settings: PostgresSettings | None = None) -> A
             fleet,
             PostgresRequests(database),
             PostgresInbox(database),
-            PostgresFeed(database),
+            PostgresFeed(database, telemetry=telemetry),
             PostgresReadModel(database),
             clock,
             hints,

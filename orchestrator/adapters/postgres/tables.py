@@ -16,7 +16,17 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
-from sqlalchemy.types import BigInteger, Boolean, DateTime, Double, Integer, LargeBinary, Text, Uuid
+from sqlalchemy.types import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Double,
+    Integer,
+    Interval,
+    LargeBinary,
+    Text,
+    Uuid,
+)
 
 from orchestrator.domain.events import ENDED, Status
 
@@ -183,6 +193,14 @@ relay_cursor = Table(
     CheckConstraint("position >= 0 AND epoch > 0", name="counts"),
 )
 
+relay_member = Table(
+    "relay_member",
+    metadata,
+    Column("relay", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),
+    Column("lease_until", DateTime(timezone=True), nullable=False),
+)
+
 circuit = Table(
     "circuit",
     metadata,
@@ -204,6 +222,9 @@ rate = Table(
     Column("namespace", Text, primary_key=True, server_default=text("'default'")),
     Column("name", Text, primary_key=True),
     Column("full_at", DateTime(timezone=True), nullable=False),
+    # When the last of those who wait has its turn, and by which rule turns were given.
+    Column("line_at", DateTime(timezone=True)),
+    Column("line_each", Interval),
     postgresql_with={"fillfactor": 70},
 )
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from orchestrator.adapters.postgres.pool import Database, Pool
+from orchestrator.adapters.postgres.pooler import engine_arguments
 from orchestrator.adapters.postgres.step_transaction import (
     AlchemyTransaction,
     DriverTransaction,
@@ -123,11 +124,14 @@ class PostgresTransactions:
         async with self._making:
             self._check_open()
             if self._pool is None:
+                options = self._database.options("transaction")
+                if self._database.pooled:
+                    options["reset"] = _leave
                 pool = asyncpg.create_pool(
                     self._database.dsn,
                     min_size=0,
                     max_size=self._database.settings.transactions,
-                    **self._database.options("transaction"),
+                    **options,
                 )
                 await pool
                 self._pool = pool
@@ -136,9 +140,10 @@ class PostgresTransactions:
     def _made_engine(self) -> AsyncEngine:
         self._check_open()
         if self._engine is None:
+            connect = partial(self._database.connect, "transaction")
             self._engine = create_async_engine(
                 "postgresql+asyncpg://",
-                async_creator=partial(self._database.connect, "transaction"),
+                connect_args=engine_arguments(connect, pooled=self._database.pooled),
                 pool_size=self._database.settings.transactions,
                 max_overflow=0,
             )
@@ -148,6 +153,10 @@ class PostgresTransactions:
     def _check_open(self) -> None:
         if self._closed:
             raise UnavailableError(f"the transactions with {self._database.where} are closed")
+
+
+async def _leave(_: object) -> None:
+    """The session behind a pooler is another one with each transaction: not ours to clean."""
 
 
 def _is_there(connection: Any, _record: Any, _proxy: Any) -> None:

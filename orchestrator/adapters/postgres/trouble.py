@@ -68,6 +68,11 @@ def in_our_words(error: BaseException, place: str) -> Exception:
     state = getattr(error, "sqlstate", None) or ""
     if state in ("42P01", "42703", "42883"):
         return SchemaError(f"{place}: {error}; run `saga migrate`")
+    if state == "42501":
+        return UnavailableError(
+            f"{place}: {error}; GRANT it to the role, or name another in SAGA_DATABASE_URL "
+            "(`saga doctor` lists what is missing)"
+        )
     if state[:2] in ("22", "23") or _is_bad_argument(error):
         return InvalidInputError(f"the database refused a value: {error}")
     if state[:2] == "28" or state == "3D000":

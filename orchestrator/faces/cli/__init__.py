@@ -20,6 +20,7 @@ from orchestrator.faces.cli import (
     auditing,
     keeping,
     mending,
+    pruning,
     running,
     showing,
     watching,
@@ -96,6 +97,7 @@ for panel, verb, command in (
     (_LOOK, "verify", auditing.verify),
     (_KEEP, "migrate", keeping.migrate),
     (_KEEP, "doctor", keeping.doctor),
+    (_KEEP, "prune", pruning.prune),
 ):
     app.command(verb, rich_help_panel=panel)(command)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.bootstrap import App, Settings
+from orchestrator.bootstrap import App
 from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.events import Json as JsonText
 from orchestrator.domain.events import Status
@@ -31,6 +31,7 @@ from orchestrator.faces.cli.common import (
 from orchestrator.faces.cli.inputs import key_in, orders
 from orchestrator.faces.cli.render import clean
 from orchestrator.runtime.service import Order
+from orchestrator.settings import Settings
 
 BATCH = 500
 PATIENCE = 3.0

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.bootstrap import Catalogue, Settings
+from orchestrator.bootstrap import Catalogue
 from orchestrator.domain.events import Status
 from orchestrator.domain.graph import mermaid
 from orchestrator.errors import InvalidInputError, NotFoundError
@@ -24,6 +24,7 @@ from orchestrator.faces.cli.common import (
     tell,
 )
 from orchestrator.ports import Filter, Instance
+from orchestrator.settings import Settings
 
 
 def list_(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
-from orchestrator.bootstrap import App, Catalogue, Settings, load_catalogue, open_app
+from orchestrator.bootstrap import App, Catalogue, load_catalogue, open_app
 from orchestrator.errors import (
     ConflictError,
     DefinitionError,
@@ -27,6 +27,7 @@ from orchestrator.errors import (
     UnrecordableError,
 )
 from orchestrator.faces.cli.render import clean
+from orchestrator.settings import Settings
 
 T = TypeVar("T")
 
@@ -125,11 +126,16 @@ def _told(error: Exception) -> tuple[str, list[str]]:
     """The message, and a line for each thing that is wrong; nothing is said twice."""
     if isinstance(error, ValidationError):  # ours are wrapped: this is the environment
         return "the settings are not valid", [
-            f"{'.'.join(f'SAGA_{part}'.upper() for part in one['loc'])}: {one['msg']}"
+            ": ".join([*(f"SAGA_{part}".upper() for part in one["loc"]), _plain(one["msg"])])
             for one in error.errors(include_url=False, include_input=False)
         ]
     problems: list[str] = list(getattr(error, "problems", ()))
     return str(error).removesuffix("; ".join(problems)).rstrip(": ") or str(error), problems
+
+
+def _plain(message: str) -> str:
+    """What a check of ours said, without what pydantic puts before it."""
+    return message.removeprefix("Value error, ")
 
 
 def tell(value: Any) -> None:

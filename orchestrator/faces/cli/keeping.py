@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.bootstrap import Settings, diagnose, migrate_database, schema_of
+from orchestrator.bootstrap import diagnose, migrate_database, schema_of
 from orchestrator.errors import SchemaError
 from orchestrator.faces.cli.common import Json, Sagas, err, optional_catalogue, out, run, tell
 from orchestrator.faces.cli.render import clean
 from orchestrator.ports import Verdict
+from orchestrator.settings import Settings
 
 _MARKS = {
     Verdict.FINE: "[green]✓[/]",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.bootstrap import App, Settings
+from orchestrator.bootstrap import App
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import Json as JsonText
 from orchestrator.errors import ConflictError, InvalidInputError
@@ -25,6 +25,7 @@ from orchestrator.faces.cli.common import (
     tell,
 )
 from orchestrator.faces.cli.inputs import text_in
+from orchestrator.settings import Settings
 
 ANSWER_WITHIN = 3.0
 """Seconds to wait for the owner's answer before saying that there is none yet."""

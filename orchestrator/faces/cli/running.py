@@ -5,23 +5,44 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from orchestrator.bootstrap import App, Catalogue, Settings, kafka_settings
+from orchestrator.bootstrap import App, Catalogue, kafka_settings
 from orchestrator.errors import InvalidInputError, OrchestratorError
 from orchestrator.faces.cli.common import Json, Sagas, catalogue
 from orchestrator.faces.cli.staying import log, stay
+from orchestrator.runtime.relay_position import Trust
+from orchestrator.settings import Settings
 
 Slots = Annotated[int | None, typer.Option(min=1, help="Instances carried at once.")]
 Metrics = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this port.")
 ]
 
+Host = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Serve them on this address; 0.0.0.0 for all of them.",
+        show_default="SAGA_METRICS_HOST, else 127.0.0.1",
+    ),
+]
+
+GoOnFrom = Annotated[
+    Trust,
+    typer.Option(help="Whom to believe, once, when database and broker disagree."),
+]
+
 
 def worker(
-    sagas: Sagas = None, slots: Slots = None, metrics_port: Metrics = None, json: Json = False
+    sagas: Sagas = None,
+    slots: Slots = None,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
 ) -> None:
     """Claim instances and carry them on, until SIGTERM; waits when the database is away.
 
@@ -32,11 +53,16 @@ def worker(
         settings = _settings(slots)
         return settings, catalogue(sagas, settings)
 
-    stay(prepare, _work, metrics_port, as_json=json)
+    stay(prepare, _work, metrics_port, metrics_host, as_json=json)
 
 
-def relay(metrics_port: Metrics = None, json: Json = False) -> None:
-    """Publish every event to Kafka, in order, until SIGTERM; one works, others stand by.
+def relay(
+    go_on_from: GoOnFrom = Trust.NEITHER,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
+) -> None:
+    """Publish every event to Kafka, in order, until SIGTERM; all relays share the work.
 
     What participants reply to remote steps is taken in too.
 
@@ -51,11 +77,15 @@ def relay(metrics_port: Metrics = None, json: Json = False) -> None:
             )
         return settings, Catalogue(())
 
-    stay(prepare, _publish, metrics_port, as_json=json)
+    stay(prepare, partial(_publish, trust=go_on_from), metrics_port, metrics_host, as_json=json)
 
 
 def up(
-    sagas: Sagas = None, slots: Slots = None, metrics_port: Metrics = None, json: Json = False
+    sagas: Sagas = None,
+    slots: Slots = None,
+    metrics_port: Metrics = None,
+    metrics_host: Host = None,
+    json: Json = False,
 ) -> None:
     """Run everything in this process: database (embedded, unless one is configured), worker, relay.
 
@@ -76,7 +106,7 @@ def up(
         else:
             await _together(_work(app, stop), _publish(app, stop))
 
-    stay(prepare, serve, metrics_port, as_json=json)
+    stay(prepare, serve, metrics_port, metrics_host, as_json=json)
 
 
 # ---------------------------------------------------------------------------- parts
@@ -97,8 +127,8 @@ async def _work(app: App, stop: asyncio.Event) -> None:
         raise OrchestratorError("the worker gave up by itself; its log says why. Start it again")
 
 
-async def _publish(app: App, stop: asyncio.Event) -> None:
-    running = app.relay()
+async def _publish(app: App, stop: asyncio.Event, trust: Trust = Trust.NEITHER) -> None:
+    running = app.relay(trust)
     if running is None:
         raise InvalidInputError("no broker is configured: set SAGA_KAFKA_BOOTSTRAP_SERVERS")
     log.info("publishes %s to %s", app.database.shown, app.settings.kafka_bootstrap_servers)

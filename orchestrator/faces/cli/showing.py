@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
-from orchestrator.bootstrap import App, Settings
+from orchestrator.bootstrap import App
 from orchestrator.domain.drawing import outline
 from orchestrator.domain.events import ENDED, Status, WaitStarted
 from orchestrator.domain.saga import Saga
@@ -28,6 +28,7 @@ from orchestrator.faces.cli.common import (
 )
 from orchestrator.ports import Filter, Instance
 from orchestrator.runtime.service import HistoryEntry
+from orchestrator.settings import Settings
 
 MARKS = "✓ done  ↩ undone  ✗ failed  ? in doubt  … running  ⊘ broken off  · not begun"
 COUNTED = 10_000

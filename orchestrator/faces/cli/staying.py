@@ -13,10 +13,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from orchestrator.bootstrap import App, Catalogue, Settings, observe, open_app, spare_the_collector
+from orchestrator.bootstrap import App, Catalogue, observe, open_app, spare_the_collector
 from orchestrator.errors import SchemaError, UnavailableError
 from orchestrator.faces.cli.common import INTERRUPTED, fail
 from orchestrator.ports import Telemetry
+from orchestrator.settings import Settings
 
 log = logging.getLogger("saga")
 
@@ -24,7 +25,14 @@ Serve = Callable[[App, asyncio.Event], Awaitable[None]]
 Prepare = Callable[[], tuple[Settings, Catalogue]]
 
 
-def stay(prepare: Prepare, serve: Serve, metrics_port: int | None, *, as_json: bool) -> None:
+def stay(
+    prepare: Prepare,
+    serve: Serve,
+    metrics_port: int | None,
+    metrics_host: str | None,
+    *,
+    as_json: bool,
+) -> None:
     """Serve until a signal says stop; wait for a database that is away."""
 
     async def main(settings: Settings, found: Catalogue, telemetry: Telemetry) -> None:
@@ -37,7 +45,7 @@ def stay(prepare: Prepare, serve: Serve, metrics_port: int | None, *, as_json: b
         _log_to_stderr(as_json=as_json)
         spare_the_collector()
         with (
-            observe(metrics_port) as telemetry,
+            observe(metrics_port, metrics_host or settings.metrics_host) as telemetry,
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
         ):
             runner.run(main(settings, found, telemetry))

@@ -34,6 +34,9 @@ class Published:
         if name == "published_events":
             self.events += by
 
+    def level(self, name: str, of: str, value: float) -> None:
+        """As above."""
+
 
 Finish = Callable[[], Awaitable[Relayed | None]]
 

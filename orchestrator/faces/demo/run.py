@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.bootstrap import App, Catalogue, Settings, migrate_database, open_app
+from orchestrator.bootstrap import App, Catalogue, migrate_database, open_app
 from orchestrator.domain.saga import Saga
 from orchestrator.errors import InvalidInputError
 from orchestrator.faces.demo.audit import audit
@@ -26,6 +26,7 @@ from orchestrator.faces.demo.report import Relayed, Report
 from orchestrator.faces.demo.shop import OPEN, Shop, Watcher
 from orchestrator.faces.demo.workers import Workers
 from orchestrator.ports import Filter
+from orchestrator.settings import Settings
 
 MODULE = "sagas"
 TAG = "demo"

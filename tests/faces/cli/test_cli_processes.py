@@ -106,19 +106,34 @@ async def proxy(listener: socket.socket, host: str, port: int) -> AsyncIterator[
 
 
 def test_a_metrics_port_that_is_taken_is_said_and_the_worker_works(dsn: str) -> None:
-    with socket.create_server(("0.0.0.0", 0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with worker(dsn, "--metrics-port", port) as running:
-            running.until(f"port {port} cannot be used")
+            running.until(f"port {port} cannot be used on 127.0.0.1")
             assert running.end() == 0
 
 
-def test_a_worker_serves_its_metrics(dsn: str) -> None:
+@pytest.mark.parametrize(
+    ("flags", "variable", "everywhere"),
+    [((), "", False), ((), "0.0.0.0", True), (("--metrics-host", "127.0.0.1"), "0.0.0.0", False)],
+    ids=["unless told", "told by the environment", "told by a flag"],
+)
+def test_a_worker_serves_its_metrics_to_this_machine_unless_told_otherwise(
+    flags: tuple[str, ...], variable: str, everywhere: bool, dsn: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with worker(dsn, "--metrics-port", port) as running:
+    there = {"SAGA_METRICS_HOST": variable} if variable else {}
+    arguments = ("worker", "--metrics-port", str(port), *flags)
+    with process(*arguments, SAGA_DATABASE_URL=dsn, **there) as running:
+        running.until("works on")
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             assert b"saga" in answer.read()
+        # Another address of this machine is reached only by who listens on all of them.
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port), 5):
+            assert everywhere
+            everywhere = False
+        assert not everywhere
         assert running.end() == 0
 
 
