@@ -48,6 +48,10 @@ class Crew:
             "SAGA_DATABASE_URL": self.dsn,
             "SAGA_KAFKA_BOOTSTRAP_SERVERS": self.servers,
             "SAGA_LEASE_TTL": "30",
+            # A database of its own has topics of its own: what the broker keeps goes by their names.
+            "SAGA_KAFKA_TOPIC": f"events-{self.tag}",
+            "SAGA_KAFKA_STATE_TOPIC": f"states-{self.tag}",
+            "SAGA_KAFKA_REPLY_TOPIC": f"replies-{self.tag}",
         }
         self.running[name] = subprocess.Popen(
             [sys.executable, "-m", *command], env=environment, stdin=subprocess.DEVNULL
