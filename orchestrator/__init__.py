@@ -9,6 +9,7 @@ from orchestrator.domain.events import Status
 from orchestrator.domain.flow import Flow, flow
 from orchestrator.domain.guards import Budget, Cache, CircuitBreaker, RateLimit
 from orchestrator.domain.pairs import Compensation
+from orchestrator.domain.remote import remote
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.steps import (
     Attempted,
@@ -96,6 +97,7 @@ __all__ = [
     "flow",
     "loop",
     "pure",
+    "remote",
     "sleep",
     "step",
     "transactional",

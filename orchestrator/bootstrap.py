@@ -37,6 +37,7 @@ from orchestrator.adapters.kafka import (
     open_publisher,
     open_transactional,
 )
+from orchestrator.adapters.kafka.replies import ReplyIntake
 from orchestrator.adapters.postgres import checkup, retention, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
@@ -49,7 +50,16 @@ from orchestrator.errors import (
     OrchestratorError,
     UnavailableError,
 )
-from orchestrator.ports import Finding, Publisher, Removable, Removed, Store, Telemetry, Verdict
+from orchestrator.ports import (
+    Finding,
+    Intake,
+    Publisher,
+    Removable,
+    Removed,
+    Store,
+    Telemetry,
+    Verdict,
+)
 from orchestrator.runtime.inbound import InboundIntake
 from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.relay_position import Trust
@@ -116,10 +126,25 @@ class App:
             return
         intake = InboundIntake(self.orchestrator, self.catalogue.inbound)
         member = group or self.settings.kafka_group
-        dead = KafkaDeadLetters(kafka, self.settings.kafka_dead_letters, member)
+        async with self._member(kafka, intake.topics, member, intake) as consumer:
+            yield consumer
+
+    @asynccontextmanager
+    async def _member(
+        self,
+        kafka: KafkaSettings,
+        topics: Sequence[str],
+        group: str,
+        intake: Intake,
+        *,
+        create_topics: bool = False,
+    ) -> AsyncIterator[KafkaConsumer]:
+        dead = KafkaDeadLetters(kafka, self.settings.kafka_dead_letters, group)
+        options = ConsumerSettings(
+            session_timeout=self.settings.kafka_session_timeout, create_topics=create_topics
+        )
         try:
-            options = ConsumerSettings(session_timeout=self.settings.kafka_session_timeout)
-            yield KafkaConsumer(kafka, intake.topics, member, intake, dead, self.telemetry, options)
+            yield KafkaConsumer(kafka, topics, group, intake, dead, self.telemetry, options)
         finally:
             await dead.close()
 
@@ -143,6 +168,17 @@ class App:
             trust=trust,
             clock=self.store.clock,
         )
+
+    async def hear_replies(self, stop: asyncio.Event) -> None:
+        """Take what participants reply into the inboxes, until *stop* is set."""
+        kafka = kafka_settings(self.settings)
+        if kafka is None:
+            return
+        topic, intake = kafka.reply_topic, ReplyIntake(self.orchestrator.take_reply)
+        async with self._member(
+            kafka, [topic], f"{topic}.inbox", intake, create_topics=True
+        ) as consumer:
+            await consumer.run(stop)
 
 
 def kafka_settings(settings: Settings) -> KafkaSettings | None:

@@ -19,6 +19,7 @@ class KafkaEnvironment(BaseSettings):
     kafka_bootstrap_servers: str = ""
     kafka_topic: str = "saga.events"
     kafka_state_topic: str = "saga.state"
+    kafka_reply_topic: str = "saga.replies"
     kafka_partitions: int = Field(default=6, ge=1, le=10_000)
     kafka_replication_factor: int = Field(default=3, ge=1, le=100)
     kafka_create_topics: bool = True
@@ -48,6 +49,7 @@ class KafkaEnvironment(BaseSettings):
             bootstrap_servers=self.kafka_bootstrap_servers,
             topic=self.kafka_topic,
             state_topic=self.kafka_state_topic,
+            reply_topic=self.kafka_reply_topic,
             partitions=self.kafka_partitions,
             replication_factor=self.kafka_replication_factor,
             create_topic=self.kafka_create_topics,

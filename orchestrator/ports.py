@@ -315,6 +315,8 @@ class MessageKind(StrEnum):
     """From a child: it has ended, is stuck, or was undone."""
     UNDO = "undo"
     """From a parent: take back what was completed."""
+    REPLY = "reply"
+    """From a participant: what became of a command."""
 
 
 REPAIRS = frozenset({MessageKind.RESUME, MessageKind.RETRY, MessageKind.SKIP, MessageKind.RESOLVE})
@@ -349,7 +351,7 @@ class Inbox(Protocol):
           pivoted (TOO_LATE).
         - compensating: the same, and `cancel` is ACCEPTED without effect.
         - stuck: repairs and `terminate` are ACCEPTED and free the row to be claimed (status
-          waiting, due now); `signal` and `child` are ACCEPTED and change nothing else;
+          waiting, due now); `signal`, `child` and `reply` are ACCEPTED and change nothing else;
           `cancel` and `undo` answer STUCK.
         - completed: `undo` is ACCEPTED and frees the row to be claimed; the rest is TOO_LATE.
         - compensated, terminated: TOO_LATE.

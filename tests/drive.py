@@ -23,6 +23,7 @@ from orchestrator.domain.commands import (
     Outcome,
     Plan,
     Postponed,
+    Requested,
     ResumeFlow,
     RunCompensation,
     RunProbe,
@@ -35,7 +36,7 @@ from orchestrator.domain.commands import (
 from orchestrator.domain.context import Surroundings, WorkflowContext
 from orchestrator.domain.decider import decide, frontier, plan
 from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json, Status
-from orchestrator.domain.messages import hear
+from orchestrator.domain.messages import hear, hear_reply
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.state import SagaState, evolve, fold
@@ -232,6 +233,11 @@ class Drive:
     def hear(self, letter: Letter) -> None:
         """Record a message as its owner does."""
         self.seq += 1
+        if letter.kind == "reply":
+            reply = hear_reply(self.state, letter.payload, actor=letter.actor, seq=self.seq)
+            if reply is not None:
+                self.note(reply)
+            return
         stuck = self.state.status is Status.STUCK
         self.note(
             hear(
@@ -283,7 +289,11 @@ class Drive:
                 elif isinstance(command, Compute) and command.rides_along:
                     self.note(decide(command, self.play(command)[0]))
             if before == self._known():
-                self.suspects = {c.path for c in begun.commands if isinstance(c, RunStep)}
+                self.suspects = {
+                    c.path
+                    for c in begun.commands
+                    if isinstance(c, RunStep) and c.step.remote is None
+                }
                 return
         raise AssertionError(f"suspicion has no end: {self.history[-5:]}")
 
@@ -315,8 +325,9 @@ class Drive:
             self._call(command, InDoubt(UNKNOWN), self.now)
             return
         outcome, takes = self.play(command)
-        if isinstance(outcome, Postponed):
-            takes = NOW
+        if isinstance(outcome, Postponed | Requested) or getattr(command, "reply", None):
+            self._call(command, outcome, self.now)
+            return
         ends_at = self.now + takes
         if isinstance(command, RunStep):
             limits = [command.deadline] if command.deadline else []

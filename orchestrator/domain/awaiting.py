@@ -21,6 +21,7 @@ class Want(StrEnum):
     CHILD = "child"
     CHILD_UNDO = "child undo"
     SIGNAL = "signal"
+    REPLY = "reply"
     HOLD = "hold"
     RETRY = "retry"
     UNDO_RETRY = "undo retry"
@@ -41,6 +42,7 @@ class Awaited:
     """One thing that is waited for: at which place, since when, and until when it is, at most.
 
     `name` is the signal, the step, the child's id, or of a hold the step; then `by` is the guard.
+    Of a reply, `by` is the command and its topic.
     """
 
     want: Want
@@ -60,6 +62,7 @@ _OPENERS: Mapping[type[Event], Want] = {
     ev.ChildUndoRequested: Want.CHILD_UNDO,
     ev.WaitStarted: Want.SIGNAL,
     ev.StepHeld: Want.HOLD,
+    ev.RemoteRequested: Want.REPLY,
     ev.RetryScheduled: Want.RETRY,
     ev.CompensationRetryScheduled: Want.UNDO_RETRY,
     ev.ProbeRetryScheduled: Want.PROBE,
@@ -119,7 +122,9 @@ class _Look:
         """What the way back waits for, of a scope or of the whole."""
         for path in reversed(self.state.root.to_undo or {}):
             known = self.state.known(path)
-            if self._ahead(known.undo_due_at) and known.undo_failure is None:
+            if known.asked is not None and known.asked.intent != "do":
+                yield self._of(Want.REPLY, path, known.step, known.asked.due_at)
+            elif self._ahead(known.undo_due_at) and known.undo_failure is None:
                 yield self._of(Want.UNDO_RETRY, path, known.step, known.undo_due_at)
             elif self._ahead(known.probe_due_at) and known.doubtful and not known.answer:
                 yield self._of(Want.PROBE, path, known.step, known.probe_due_at)
@@ -146,6 +151,8 @@ class _Look:
         """What is waited for at a place itself."""
         if known.fellow is not None:
             return self._of(Want.CHILD, path, known.fellow.child_id)
+        if known.asked is not None:
+            return self._of(Want.REPLY, path, known.step, known.asked.due_at)
         if halted is None and (wait := self._halted_by_nothing(known, path)) is not None:
             return wait
         begun = known.announced > known.attempts and known.held_until is None
@@ -177,6 +184,8 @@ class _Look:
             case _:
                 pass
         by = event.by if isinstance(event, ev.StepHeld) else ""
+        if isinstance(event, ev.RemoteRequested):
+            by = f"{event.command} through {event.topic}"
         attempt = int(getattr(event, "attempt", 0) or 0)
         return Awaited(want, path, name, since, until, by, attempt)
 

@@ -21,8 +21,8 @@ from orchestrator.domain.commands import (
 from orchestrator.domain.definition import Parallel, Primitive, Sequential
 from orchestrator.domain.events import Event, Failure, Json
 from orchestrator.domain.flow import FlowNode
-from orchestrator.domain.node_state import NodeState, Settled
-from orchestrator.domain.planning import Around, Done, Flows, Place, Progress, merged
+from orchestrator.domain.node_state import Asked, NodeState, Settled
+from orchestrator.domain.planning import Around, Done, Flows, Place, Progress, merged, timed_out
 from orchestrator.domain.saga import Child, Saga
 from orchestrator.domain.state import SagaState
 from orchestrator.domain.steps import Step, Undo
@@ -194,8 +194,23 @@ class Backward(ABC):
             delay = step.asks.backoff.delay(known.probes, f"{self.state.saga_id}/{path}/probe")
             due = self.now + delay
             return Plan((ev.ProbeRetryScheduled(path, step.name, known.probes + 1, due),))
-        ask = RunProbe(path, step, step.asks, known.probes + 1, input(), self.state.outputs)
+        attempt = known.probes + 1
+        asked = known.asked
+        if asked is not None and asked.intent == "probe" and known.replied is None:
+            if (late := self.no_reply(asked)) is None:
+                return Plan(wake_at=asked.due_at)
+            return Plan((ev.ProbeAnswered(path, step.name, attempt, "failed", None, late),))
+        ask = RunProbe(
+            path, step, step.asks, attempt, input(), self.state.outputs, known.replied,
+            known.sent + 1,
+        )  # fmt: skip
         return Plan(commands=(ask,))
+
+    def no_reply(self, asked: Asked) -> Failure | None:
+        """Why a reply is not waited for any more; None while it is."""
+        if asked.due_at is None or self.now < asked.due_at:
+            return None
+        return timed_out(f"no reply to command {asked.command_id} in time")
 
     def _undo_child(
         self,
@@ -231,18 +246,25 @@ class Backward(ABC):
             return Plan((self._after_failed_undo(path, known, step, undo, known.undo_failure),))
         if known.undo_due_at is not None and self.now < known.undo_due_at:
             return Plan(wake_at=known.undo_due_at)
+        attempt, asked = known.undo_attempts + 1, known.asked
+        if asked is not None and asked.intent == "undo" and known.replied is None:
+            if (late := self.no_reply(asked)) is None:
+                return Plan(wake_at=asked.due_at)
+            return Plan((ev.CompensationFailed(path, step.name, attempt, late),))
         output = known.output if known.settled is Settled.SUCCEEDED else None
         command = RunCompensation(
             path,
             step,
             undo,
-            known.undo_attempts + 1,
+            attempt,
             known.edited_input or self.place_at(path).input,
             known.edited_output or output,
             self.state.outputs,
             on_doubt=undo is step.undo_attempted,
             passed=passed,
             scope=scope,
+            reply=known.replied,
+            number=known.sent + 1,
         )
         return Plan(commands=(command,))
 

@@ -146,6 +146,7 @@ def _check_guards(tree: Primitive[Any, Any], place: str) -> None:
                 f"{place}: {shown(node)} guards no step; put it round the step that makes the "
                 "call (a child saga has guards of its own)"
             )
+        _check_guards_no_remote(node, place)
         rule: object = node.rule
         if isinstance(node, Cache):
             step = below_adapters(node)
@@ -157,6 +158,19 @@ def _check_guards(tree: Primitive[Any, Any], place: str) -> None:
             raise DefinitionError(
                 f"{place}: two of {type(node).__name__} are called {name!r} and do not say the "
                 "same; what has one name is shared, so let them agree, or name them apart"
+            )
+
+
+def _check_guards_no_remote(node: Primitive[Any, Any], place: str) -> None:
+    """A circuit and a cache go by what a call comes to, and a command is no call."""
+    if not isinstance(node, CircuitBreaker | Cache):
+        return
+    for below in walk(node):
+        if isinstance(below, Step) and below.remote is not None:
+            raise DefinitionError(
+                f"{place}: {type(node).__name__} stands round the remote step {below.name!r}, whose "
+                "participant is not called from here; put it round a local step, or leave it to "
+                "the participant"
             )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.domain.definition import Primitive
-from orchestrator.domain.events import Event, Failure, Json
+from orchestrator.domain.events import Event, Failure, Json, RemoteReplied
 from orchestrator.domain.flow import FlowNode
 from orchestrator.domain.guards import Cache
 from orchestrator.domain.policies import BudgetRule, CacheRule, Circuit, Rate
@@ -32,7 +32,9 @@ Guard = Circuit | Rate | BudgetRule | CacheGuard
 class RunStep:
     """Call the action of *step*. `timeout` bounds the attempt, `deadline` whatever is round it.
 
-    `cut` says that nobody waits for it any more; `turn` is until when it was held back.
+    `cut` says that nobody waits for it any more; `turn` is until when it was held back. `reply` is
+    what a participant answered: of a remote step it is read, and without one its command is made, as
+    that number of all from here.
     """
 
     path: str
@@ -46,6 +48,8 @@ class RunStep:
     guards: tuple[Guard, ...] = ()
     cut: bool = False
     turn: datetime | None = None
+    reply: RemoteReplied | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class RunCompensation:
     on_doubt: bool
     passed: tuple[str, ...] = ()
     scope: str = ""
+    reply: RemoteReplied | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,8 @@ class RunProbe:
     attempt: int
     input: Json
     outputs: Mapping[str, Json]
+    reply: RemoteReplied | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +185,17 @@ class InDoubt:
 
 
 @dataclass(frozen=True, slots=True)
+class Requested:
+    """A participant is to be asked: its command, and until when its reply is waited for."""
+
+    command_id: str
+    payload: Json
+    due_at: datetime | None
+    undoes: str = ""
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Postponed:
     """A guard let the call wait; it was not made. `in_doubt`: an earlier one may have been."""
 
@@ -229,7 +248,16 @@ class ChildOver:
 
 
 Outcome = (
-    Succeeded | Failed | InDoubt | Postponed | Remembered | Answered | Asked | Diverged | ChildOver
+    Succeeded
+    | Failed
+    | InDoubt
+    | Requested
+    | Postponed
+    | Remembered
+    | Answered
+    | Asked
+    | Diverged
+    | ChildOver
 )
 
 

@@ -29,6 +29,7 @@ from orchestrator.domain.commands import (
     Plan,
     Postponed,
     Remembered,
+    Requested,
     ResumeFlow,
     RunCompensation,
     RunProbe,
@@ -50,6 +51,7 @@ from orchestrator.domain.planning import (
 )
 from orchestrator.domain.saga import Child, Saga
 from orchestrator.domain.state import SagaState
+from orchestrator.domain.steps import Remote
 from orchestrator.domain.wrappers import Using
 
 EVENT_LIMIT = 200_000
@@ -159,6 +161,8 @@ def _ran_step(command: RunStep, outcome: Outcome) -> Event:
             return ev.StepInDoubt(path, name, attempt, failure, cost)
         case Postponed(by, until, in_doubt):
             return ev.StepHeld(path, name, by, until, in_doubt)
+        case Requested():
+            return _requested(command, outcome, "do", command.step.remote)
         case Remembered(cache, output):
             return ev.CacheHit(path, name, cache, output)
         case _:
@@ -172,6 +176,8 @@ def _ran_compensation(command: RunCompensation, outcome: Outcome) -> Event:
             return ev.StepCompensated(path, name, attempt, command.passed, command.scope)
         case Failed(failure) | InDoubt(failure):
             return ev.CompensationFailed(path, name, attempt, failure)
+        case Requested():
+            return _requested(command, outcome, "undo", command.undo.remote)
         case _:
             raise _unfit(command, outcome)
 
@@ -183,8 +189,24 @@ def _ran_probe(command: RunProbe, outcome: Outcome) -> Event:
             return ev.ProbeAnswered(path, name, attempt, answer, output)
         case Failed(failure) | InDoubt(failure):
             return ev.ProbeAnswered(path, name, attempt, "failed", None, failure)
+        case Requested():
+            return _requested(command, outcome, "probe", command.probe.remote)
         case _:
             raise _unfit(command, outcome)
+
+
+def _requested(
+    command: RunStep | RunCompensation | RunProbe,
+    outcome: Requested,
+    intent: str,
+    remote: Remote | None,
+) -> Event:
+    if remote is None:
+        raise _unfit(command, outcome)
+    return ev.RemoteRequested(
+        command.path, command.step.name, command.attempt, intent, remote.command, remote.topic,
+        outcome.command_id, outcome.payload, outcome.due_at, outcome.undoes, outcome.number,
+    )  # fmt: skip
 
 
 def _computed(command: Compute, outcome: Outcome) -> Event:

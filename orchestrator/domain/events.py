@@ -103,6 +103,46 @@ class StepHeld:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteRequested:
+    """A command for a participant: the relay carries it to `topic`. No reply counts after `due_at`.
+
+    `intent` is `do`, `undo` or `probe`. `command_id` is the idempotency key, the same for every
+    attempt; a probe asks for the command of that id. `number` counts what was sent from this
+    place. `undoes` is the id of the command that an undo takes back in doubt.
+    """
+
+    node: str
+    step: str
+    attempt: int
+    intent: str
+    command: str
+    topic: str
+    command_id: str
+    payload: Json
+    due_at: datetime | None = None
+    undoes: str = ""
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteReplied:
+    """What a participant answered: `succeeded`, `failed` or `in_doubt`.
+
+    To a probe: `happened`, `not_happened`, `unknown`, or `busy` while the command still runs.
+    """
+
+    node: str
+    step: str
+    attempt: int
+    intent: str
+    answer: str
+    actor: str
+    inbox_seq: int
+    output: Json | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CacheHit:
     """The step was not called: its output was known."""
 
@@ -588,6 +628,8 @@ Event = (
     | StepFailed
     | StepInDoubt
     | StepHeld
+    | RemoteRequested
+    | RemoteReplied
     | CacheHit
     | ProbeAnswered
     | ProbeRetryScheduled

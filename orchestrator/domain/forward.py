@@ -27,8 +27,9 @@ from orchestrator.domain.events import Event, Failure, Json
 from orchestrator.domain.flow import FlowNode
 from orchestrator.domain.guards import Budget, Cache, CircuitBreaker, RateLimit
 from orchestrator.domain.ids import child_id
-from orchestrator.domain.node_state import BLANK, NodeState, Settled, split_list
+from orchestrator.domain.node_state import BLANK, Asked, NodeState, Settled, split_list
 from orchestrator.domain.planning import (
+    CUT_OFF,
     NOT_BEGUN,
     Around,
     Broken,
@@ -89,6 +90,8 @@ class Forward(Backward):
             return Done(known.output or Json("null"))
         if known.settled is not None:
             return self._step_failed(place, step)
+        if known.asked is not None and known.asked.intent == "do":
+            return self._asked(place, step, known.asked)
         held = known.held_until is not None
         if around.halted is not None and (held or place.path not in around.halted):
             return self._not_begun(place, step)
@@ -114,8 +117,25 @@ class Forward(Backward):
             around.guards,
             around.cut,
             known.held_until,
+            number=known.sent + 1,
         )
         return Plan(commands=(run,))
+
+    def _asked(self, place: Place, step: Step[Any, Any], asked: Asked) -> Progress:
+        """Its command was sent: it settles by the reply, or is in doubt when none comes in time."""
+        known, path = place.state, place.path
+        if known.replied is not None:
+            given = known.edited_input or place.input
+            run = RunStep(
+                path, step, asked.attempt, given, self.state.outputs, announced=True,
+                reply=known.replied,
+            )  # fmt: skip
+            return Plan(commands=(run,))
+        if place.around.cut:
+            return Plan((ev.StepInDoubt(path, step.name, asked.attempt, CUT_OFF),))
+        if (late := self.no_reply(asked)) is not None:
+            return Plan((ev.StepInDoubt(path, step.name, asked.attempt, late),))
+        return Plan(wake_at=asked.due_at)
 
     def _not_begun(self, place: Place, step: Step[Any, Any]) -> Progress:
         """It does not run any more; an earlier attempt of a pivot may be in doubt all the same."""
@@ -603,7 +623,9 @@ class Forward(Backward):
         return ResumeFlow(place.path, node, place.input, requests, tuple(answers))
 
 
-_BEGINNINGS = (ev.TimerSet, ev.WaitStarted, ev.ChildRequested, ev.StepStarted)
+_BEGINNINGS = (
+    ev.TimerSet, ev.WaitStarted, ev.ChildRequested, ev.StepStarted, ev.RemoteRequested,
+)  # fmt: skip
 
 Rule = Callable[[Forward, Place], Progress]
 

@@ -46,7 +46,8 @@ def _mark_of_begun(known: NodeState, now: Status, *, over: bool) -> str:
         return DOUBT if over else RUNNING
     if known.fellow is not None:
         return STOPPED if over else RUNNING
-    if known.waiting or known.calls or known.due_at is not None or known.held_until is not None:
+    waits = known.waiting or known.asked is not None
+    if waits or known.calls or known.due_at is not None or known.held_until is not None:
         return RUNNING if now in _FORWARD else STOPPED
     if known.attempts:  # it failed and was to run again
         return RUNNING if now in _FORWARD else FAILED
@@ -111,6 +112,8 @@ def words_of(known: NodeState, now: Status) -> list[str]:
         words.append(f"alternative {known.taken}")
     if known.deadline is not None and known.halted is not None:
         words.append("took too long")
+    if known.asked is not None and now not in ENDED:
+        words.append("waits for a reply")
     if known.held_until is not None and now in _FORWARD:
         words.append("held back")
     if requests := sum(bool(call.request) for call in known.calls):

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.exchange import failure_from
 from orchestrator.domain.node_state import NodeState, Settled
 from orchestrator.domain.saga import Saga, walk
 from orchestrator.domain.state import SagaState
@@ -57,6 +58,30 @@ def hear(
             return _repair(saga, state, kind, payload, actor, reason, seq, check)
         case _:
             return ev.ActionRefused(kind, actor, "nobody here knows what this asks for", seq)
+
+
+def hear_reply(
+    state: SagaState, payload: Mapping[str, Any], *, actor: str, seq: int
+) -> ev.RemoteReplied | None:
+    """The event that a participant's reply becomes; None when nobody waits for it (any more)."""
+    command_id, intent = str(payload["command_id"]), str(payload["intent"])
+    path = command_id.removeprefix(f"{state.saga_id}/")
+    known = state.find(path.removesuffix("/undo") if intent == "undo" else path)
+    if known is None or (asked := known.asked) is None or known.replied is not None:
+        return None
+    answer, number = str(payload["answer"]), int(payload["number"])
+    # What has happened answers whatever was sent; all else answers only what it was sent for.
+    settled = answer == "succeeded" and intent != "probe"
+    if (asked.command_id, asked.intent) != (command_id, intent):
+        return None
+    if number != asked.number and not settled:
+        return None
+    found = payload.get("failure")
+    return ev.RemoteReplied(
+        path.removesuffix("/undo") if intent == "undo" else path, known.step, asked.attempt,
+        intent, answer, actor, seq, _text(payload.get("output")),
+        None if found is None else failure_from(found),
+    )  # fmt: skip
 
 
 def _signal(

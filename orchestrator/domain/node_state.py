@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
 
-from orchestrator.domain.events import Failure, Json
+from orchestrator.domain.events import Failure, Json, RemoteReplied
 
 _DECODER = json.JSONDecoder()
 _BLANKS = " \t\n\r"
@@ -81,6 +81,17 @@ class Called:
     input: Json
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command that was sent to a participant and is not answered yet."""
+
+    intent: str
+    command_id: str
+    attempt: int
+    number: int
+    due_at: datetime | None
+
+
 @dataclass(slots=True)
 class NodeState:
     """What is known of one place of the tree; its children by path segment."""
@@ -113,6 +124,10 @@ class NodeState:
     undo_failure: Failure | None = None
     undo_due_at: datetime | None = None
     undo_since: datetime | None = None
+    sent: int = 0
+    """Commands sent to participants from here, ever."""
+    asked: Asked | None = None
+    replied: RemoteReplied | None = None
     probes: int = 0
     answer: str = ""
     probe_due_at: datetime | None = None
@@ -168,6 +183,11 @@ class NodeState:
     def forget_probes(self) -> None:
         """Let a probe be asked again."""
         self.probes, self.answer, self.probe_due_at = 0, "", None
+        self.forget_asking()
+
+    def forget_asking(self) -> None:
+        """What a participant was asked is answered, or is not waited for any more."""
+        self.asked = self.replied = None
 
 
 BLANK = NodeState()

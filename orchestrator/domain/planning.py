@@ -44,6 +44,9 @@ Progress = Done | Broken | Plan
 NOT_BEGUN = Broken(Failure("Halted", "not begun, because the saga turned round"), not_begun=True)
 
 
+CUT_OFF = Failure("CancelledError", "cut off, because a branch beside it failed")
+
+
 @dataclass(frozen=True, slots=True)
 class Around:
     """What a place inherits from all that is round it.

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import Event, Failure, Json, Status
-from orchestrator.domain.node_state import Called, FanOut, Fellow, NodeState, Settled
+from orchestrator.domain.node_state import Asked, Called, FanOut, Fellow, NodeState, Settled
 from orchestrator.errors import IllegalTransitionError
 
 _FORWARD = dict.fromkeys(
@@ -40,6 +40,7 @@ _FORWARD = dict.fromkeys(
         ev.ItemSucceeded,
         ev.IterationScheduled,
         ev.PivotPassed,
+        ev.RemoteRequested,
         ev.RetryScheduled,
         ev.RouteChosen,
         ev.StepFailed,
@@ -58,11 +59,12 @@ _FORWARD = dict.fromkeys(
 
 _UNDOING = (
     ev.StepCompensated, ev.CompensationFailed, ev.CompensationRetryScheduled, ev.ProbeAnswered,
-    ev.ProbeRetryScheduled, ev.ChildUndoRequested, ev.ChildEnded,
+    ev.ProbeRetryScheduled, ev.ChildUndoRequested, ev.ChildEnded, ev.RemoteRequested,
 )  # fmt: skip
 
 _MESSAGES = (
     ev.CancelRequested, ev.CancelRefused, ev.SignalReceived, ev.SignalRejected, ev.ActionRefused,
+    ev.RemoteReplied,
 )  # fmt: skip
 
 _REPAIRS = (ev.SagaResumed, ev.StepRetried, ev.CompensationSkipped, ev.StepResolved)
@@ -173,6 +175,16 @@ class SagaState:
             node = found
         return node
 
+    def find(self, path: str) -> NodeState | None:
+        """The state of the place *path*; None where nothing ever happened."""
+        name, *segments = path.split("/")
+        node: NodeState | None = self.root if name == self.saga else None
+        for segment in segments:
+            if node is None:
+                return None
+            node = node.children.get(segment)
+        return node
+
     def line(self, path: str) -> list[NodeState]:
         """The states from the root down to *path*, made when they are not there yet."""
         node = self.root
@@ -254,6 +266,7 @@ def _attempted(
     node = line[-1]
     node.step, node.attempts, node.settled = event.step, event.attempt, how
     node.held_until = None
+    node.forget_asking()
     if event.cost:
         for above in line:
             above.cost += event.cost
@@ -301,6 +314,18 @@ def _step_held(state: SagaState, event: ev.StepHeld) -> None:
         _doubted(line, event.node)
 
 
+def _remote_requested(state: SagaState, event: ev.RemoteRequested) -> None:
+    node = state.at(event.node)
+    node.step, node.replied, node.held_until = event.step, None, None
+    node.asked = Asked(event.intent, event.command_id, event.attempt, event.number, event.due_at)
+    node.sent = event.number
+
+
+def _remote_replied(state: SagaState, event: ev.RemoteReplied) -> None:
+    _heard(state, event)
+    state.at(event.node).replied = event
+
+
 def _cache_hit(state: SagaState, event: ev.CacheHit) -> None:
     node = state.at(event.node)
     node.step, node.settled, node.output = event.step, Settled.SUCCEEDED, event.output
@@ -312,6 +337,7 @@ def _probe_answered(state: SagaState, event: ev.ProbeAnswered) -> None:
     line = state.line(event.node)
     node = line[-1]
     node.probes, node.answer = event.attempt, event.answer
+    node.forget_asking()
     if event.answer == "happened":
         _completed(state, line, event.node, event.step, event.output or Json("null"))
     elif event.answer == "not_happened":
@@ -575,6 +601,7 @@ def _taken_back(state: SagaState, path: str) -> None:
     _drop(line, path)
     node = line[-1]
     node.undone, node.doubtful, node.undo_failure, node.undo_due_at = True, False, None, None
+    node.forget_asking()
     state.undone.append(path)
     if node.fellow is not None:
         state.children.pop(node.fellow.child_id, None)
@@ -583,6 +610,7 @@ def _taken_back(state: SagaState, path: str) -> None:
 def _compensation_failed(state: SagaState, event: ev.CompensationFailed) -> None:
     node = state.at(event.node)
     node.undo_attempts, node.undo_failure = event.attempt, event.failure
+    node.forget_asking()
 
 
 def _compensation_retry(state: SagaState, event: ev.CompensationRetryScheduled) -> None:
@@ -658,6 +686,7 @@ def _compensation_skipped(state: SagaState, event: ev.CompensationSkipped) -> No
 def _step_resolved(state: SagaState, event: ev.StepResolved) -> None:
     _heard(state, event)
     line = state.line(event.node)
+    line[-1].forget_asking()
     if not event.happened:
         _settled_as_not_happened(line, event.node)
     elif event.output is not None:
@@ -673,6 +702,8 @@ _APPLY: Mapping[type[Event], Callable[[SagaState, Any], None]] = {
     ev.StepFailed: _step_failed,
     ev.StepInDoubt: _step_in_doubt,
     ev.StepHeld: _step_held,
+    ev.RemoteRequested: _remote_requested,
+    ev.RemoteReplied: _remote_replied,
     ev.CacheHit: _cache_hit,
     ev.ProbeAnswered: _probe_answered,
     ev.ProbeRetryScheduled: _probe_retry,

@@ -113,14 +113,27 @@ class DeclaresDoubt(Protocol[A, B]):
     def __call__(self, fn: Any, /) -> Any: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A command that a participant elsewhere carries out: its name, and the topic that it goes to."""
+
+    command: str
+    topic: str
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Undo:
-    """How a step is taken back: the function, its own time-out and its own retries."""
+    """How a step is taken back: the function, its own time-out and its own retries.
 
-    action: Callable[..., Awaitable[None]]
+    With `remote` the function only makes the command's payload, which is a `takes`.
+    """
+
+    action: Callable[..., Any]
     timeout: timedelta | None = None
     policy: UndoPolicy = field(default_factory=UndoPolicy)
     transaction: Any = None
+    remote: Remote | None = None
+    takes: Any = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,14 +144,15 @@ class Probe:
     timeout: timedelta | None = None
     retries: int = 5
     backoff: Backoff = field(default_factory=Backoff)
+    remote: Remote | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Step(Primitive[In, Out]):
     """A named leaf with an action and perhaps a way to take it back.
 
-    Made by `@step`. `@x.compensation` and `@x.compensation_on_doubt` complete it in place, once,
-    until the first `Saga` that holds it is built.
+    Made by `@step`, or by `remote(...)`. `@x.compensation` and `@x.compensation_on_doubt` complete
+    it in place, once, until the first `Saga` that holds it is built.
     """
 
     name: str
@@ -158,6 +172,7 @@ class Step(Primitive[In, Out]):
     no_undo_reason: str | None = None
     heartbeat: timedelta | None = None
     sealed: bool = False
+    remote: Remote | None = None
 
     marked = True
 
@@ -168,6 +183,7 @@ class Step(Primitive[In, Out]):
     @property
     def notes(self) -> tuple[str, ...]:
         there = (
+            (f"remote, {self.remote.topic if self.remote else ''}", self.remote is not None),
             ("transactional", self.transaction is not None),
             ("once", self.once),
             ("in a process of its own", self.executor == "process"),
@@ -267,12 +283,17 @@ class Step(Primitive[In, Out]):
         return replace(self, undo_completed=undo, no_undo_reason=None, sealed=False)
 
     def undo_with(
-        self, other: Step[C, Any], bind: Callable[[Completed[In, Out]], C]
+        self,
+        other: Step[C, Any],
+        bind: Callable[[Completed[In, Out]], C],
+        *,
+        on_doubt: Callable[[Attempted[In, Out]], C] | None = None,
     ) -> Step[In, Out]:
         """A copy of this step that another step undoes, on what *bind* makes of its outcome.
 
-        Each attempt of the undo has the other step's time-out; how often it is tried is the
-        compensation's own affair.
+        With *on_doubt* it is undone so too while nobody knows whether it happened; its output may
+        be missing then. Each attempt of the undo has the other step's time-out; how often it is
+        tried is the compensation's own affair.
         """
         if not isinstance(other, Step):
             raise DefinitionError(f"{self.name}.undo_with() takes a step; {shown(other)} is none")
@@ -281,10 +302,16 @@ class Step(Primitive[In, Out]):
                 f"{self.name}.undo_with(): {other.name} runs in a process of its own, which an "
                 "undo cannot; let it be a plain @step"
             )
-        place = f"{self.name}.undo_with(): bind"
-        check_plain(bind, place, Completed, other.takes, called="(done)")
-        undo = Undo(_bound(other.action, bind), other.limit, transaction=other.transaction)
-        return replace(self, undo_completed=undo, no_undo_reason=None, sealed=False)
+        place = f"{self.name}.undo_with()"
+        check_plain(bind, f"{place}: bind", Completed, other.takes, called="(done)")
+        attempted = self.undo_attempted
+        if on_doubt is not None:
+            check_plain(on_doubt, f"{place}: on_doubt", Attempted, other.takes, called="(tried)")
+            attempted = _undo_by(other, on_doubt)
+        return replace(
+            self, undo_completed=_undo_by(other, bind), undo_attempted=attempted,
+            no_undo_reason=None, sealed=False,
+        )  # fmt: skip
 
     def without_undo(self, reason: str) -> Step[In, Out]:
         """A copy of this step that says why it needs no undo."""
@@ -338,7 +365,7 @@ class Step(Primitive[In, Out]):
 
 _CALLED = {"undo_completed": "compensation", "undo_attempted": "compensation on doubt"}
 
-_LEFT_OUT: Any = object()
+LEFT_OUT: Any = object()
 """The worker's `step_timeout` applies; None means no limit at all."""
 
 
@@ -381,7 +408,7 @@ def step(
     *,
     name: str | None = None,
     retries: int = 0,
-    timeout: Seconds | None = _LEFT_OUT,
+    timeout: Seconds | None = LEFT_OUT,
     once: bool = False,
     heartbeat: Seconds | None = None,
     doubt_on: tuple[type[BaseException], ...] | None = None,
@@ -433,7 +460,7 @@ def transactional(
     *,
     name: str | None = None,
     retries: int = 0,
-    timeout: Seconds | None = _LEFT_OUT,
+    timeout: Seconds | None = LEFT_OUT,
 ) -> Any:
     """Make a step of an async function `(input, ctx, db) -> output` that writes to our database.
 
@@ -474,7 +501,7 @@ def _step(
         place = f"{place} (one that writes to our database is @transactional)"
     takes, gives = read_signature(fn, place, parameters=parameters)
     limit = None
-    if timeout is not None and timeout is not _LEFT_OUT:
+    if timeout is not None and timeout is not LEFT_OUT:
         limit = checked_duration(timeout, f"{place}: timeout (None means no limit)")
     checked_count(retries, f"{place}: retries", least=0)
     return Step(named, fn, takes, gives, retries, limit, timeout is None)
@@ -583,6 +610,13 @@ def _check_outcome(
         raise DefinitionError(
             f"{what} takes {spell(wanted)}, but it is called with {is_called}; let it take that"
         )
+
+
+def _undo_by(other: Step[Any, Any], bind: Callable[[Any], Any]) -> Undo:
+    """What undoes by another step, here or elsewhere."""
+    if other.remote is not None:
+        return Undo(bind, other.limit, remote=other.remote, takes=other.takes)
+    return Undo(_bound(other.action, bind), other.limit, transaction=other.transaction)
 
 
 def _bound(action: Callable[..., Any], bind: Callable[[Any], Any]) -> Callable[..., Any]:

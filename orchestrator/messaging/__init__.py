@@ -1,4 +1,4 @@
-"""Kafka beside the relay: records that start or signal sagas, and consumers of saga events."""
+"""Kafka beside the relay: records in, consumers of saga events, participants of remote steps."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
         create_tables,
     )
     from orchestrator.messaging.consumer import EventConsumer
+    from orchestrator.messaging.participant import CommandContext, Participant
 
 __all__ = [
+    "CommandContext",
     "ConsumerSettings",
     "Event",
     "EventConsumer",
@@ -23,6 +25,7 @@ __all__ = [
     "OnEvent",
     "OnSignal",
     "ParkedEvent",
+    "Participant",
     "consumer_tables",
     "create_tables",
     "on_event",
@@ -30,9 +33,11 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "CommandContext": "orchestrator.messaging.participant",
     "ConsumerSettings": "orchestrator.adapters.kafka",
     "EventConsumer": "orchestrator.messaging.consumer",
     "ParkedEvent": "orchestrator.adapters.postgres.consumed",
+    "Participant": "orchestrator.messaging.participant",
     "consumer_tables": "orchestrator.adapters.postgres.consumed",
     "create_tables": "orchestrator.adapters.postgres.consumed",
 }

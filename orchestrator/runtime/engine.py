@@ -26,9 +26,9 @@ from orchestrator.domain.commands import (
 )
 from orchestrator.domain.decider import decide, frontier, plan
 from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json, Status
-from orchestrator.domain.messages import hear
+from orchestrator.domain.messages import hear, hear_reply
 from orchestrator.domain.outcomes import failure_of
-from orchestrator.domain.planning import earliest
+from orchestrator.domain.planning import CUT_OFF, earliest
 from orchestrator.domain.saga import Child, Saga, walk
 from orchestrator.domain.state import evolve
 from orchestrator.errors import (
@@ -45,12 +45,13 @@ from orchestrator.ports import (
     Clock,
     Codec,
     Definition,
+    Message,
     MessageKind,
     Store,
     Telemetry,
 )
 from orchestrator.runtime import machine
-from orchestrator.runtime.executor import CUT_OFF, Executor, Prepared, due_in, transaction_of
+from orchestrator.runtime.executor import Executor, Prepared, due_in, transaction_of
 from orchestrator.runtime.flows import LiveFlow
 from orchestrator.runtime.journal import Journal
 from orchestrator.runtime.kin import Kin
@@ -386,7 +387,12 @@ class Engine:
                 elif command.rides_along:
                     self._executor.start(command, run.subject, report)
             if before == (run.state.version, len(run.nodes), sum(map(len, run.nodes.values()))):
-                run.suspects = tuple(c.path for c in begun.commands if isinstance(c, RunStep))
+                # A command to a participant is under way once it is an event, and not before.
+                run.suspects = tuple(
+                    c.path
+                    for c in begun.commands
+                    if isinstance(c, RunStep) and c.step.remote is None
+                )
                 return
 
     async def _read_inbox(self, run: Running) -> None:
@@ -401,6 +407,9 @@ class Engine:
                 run.look_at = 0.0
                 continue
             if run.state.status in ENDED and message.kind != MessageKind.UNDO:
+                continue
+            if message.kind == MessageKind.REPLY:
+                self._hear_reply(run, message)
                 continue
             event = hear(
                 run.saga,
@@ -427,6 +436,15 @@ class Engine:
                     # What is tried again had come to its end.
                     self._forget_suspects(run, event.node)
         run.inbox_seq = max(run.inbox_seq, run.inbox_read)
+
+    def _hear_reply(self, run: Running, message: Message) -> None:
+        """A reply that nobody waits for is no news: it was heard before, or came too late."""
+        reply = hear_reply(run.state, message.payload, actor=message.actor, seq=message.seq)
+        if reply is not None:
+            run.note(reply)
+            return
+        told = message.payload.get("command_id")
+        log.info("saga %s: nobody waits for a reply to %s any more", run.claim.saga_id, told)
 
     async def _terminate_children(self, run: Running, reason: str) -> None:
         """Before it is recorded: an instance that has ended is never looked at again."""

@@ -23,6 +23,7 @@ from orchestrator.domain.commands import (
     InDoubt,
     Outcome,
     Postponed,
+    Requested,
     ResumeFlow,
     RunCompensation,
     RunProbe,
@@ -36,6 +37,7 @@ from orchestrator.domain.commands import Attempted as Attemptable
 from orchestrator.domain.context import Surroundings, WorkflowContext
 from orchestrator.domain.events import Failure, Json
 from orchestrator.domain.outcomes import failure_of, outcome_of
+from orchestrator.domain.planning import CUT_OFF
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.steps import (
     Attempted,
@@ -51,11 +53,10 @@ from orchestrator.runtime import machine
 from orchestrator.runtime.guards import Gate, Settle
 from orchestrator.runtime.kin import Kin
 from orchestrator.runtime.processes import run_in_process
+from orchestrator.runtime.remote import read_reply, remote_of, request
 from orchestrator.runtime.threads import Threads
 
 log = logging.getLogger(__name__)
-
-CUT_OFF = Failure("CancelledError", "cut off, because a branch beside it failed")
 
 _AGAIN = timedelta(seconds=1)
 """When to begin a step anew for whose transaction there was no database."""
@@ -137,8 +138,11 @@ class Executor:
                 attempt.run(self._relate(command, subject), None, name)
             case RunStep() | RunCompensation() | RunProbe():
                 limit = self._limit(command)
-                if limit is not None and limit <= 0:
-                    attempt.settle(InDoubt(_too_late()))
+                if command.reply is not None:
+                    attempt.settle(read_reply(self._codec, command, command.reply))
+                elif limit is not None and limit <= 0:
+                    late = _too_late()
+                    attempt.settle(Failed(late) if remote_of(command) else InDoubt(late))
                 else:
                     attempt.silence = _silence(command)
                     attempt.run(self._attempt(command, subject, attempt), limit, name)
@@ -239,6 +243,8 @@ class Executor:
         else:
             outcome = await call()
         took = asyncio.get_running_loop().time() - began
+        if isinstance(outcome, Requested):
+            return outcome
         try:
             self._telemetry.attempted(subject.saga.name, step.name, type(outcome).__name__, took)
         except Exception:
@@ -291,13 +297,15 @@ class Executor:
         except InvalidInputError as error:
             return Failed(failure_of(error, permanent=True))
         ctx = self._context(command.path, command.attempt, command.outputs, subject, attempt)
+        if remote_of(command) is not None:
+            payload, due_at = self._payload(command, given, ctx), self._due_at(command)
+            return request(command, payload, due_at, ctx.idempotency_key)
         match command:
             case RunStep():
                 return await self._run(command, given, ctx, handle)
-            case RunCompensation(output=output, on_doubt=on_doubt):
-                value = None if output is None else self._codec.decode(output, step.output_type)
+            case RunCompensation():
                 key = ctx.idempotency_key
-                done = Attempted(given, value, key) if on_doubt else Completed(given, value, key)
+                done = self._done(command, given, key)
                 ctx = replace(ctx, idempotency_key=f"{key}/undo")
                 await self._invoke(command.undo.action, done, ctx, *handle)
                 return Succeeded()
@@ -305,6 +313,25 @@ class Executor:
                 tried: Attempted[Any, Any] = Attempted(given, None, ctx.idempotency_key)
                 return self._answer(step, await self._invoke(command.probe.action, tried, ctx))
         assert_never(command)
+
+    def _done(
+        self, command: RunCompensation, given: object, key: str
+    ) -> Attempted[Any, Any] | Completed[Any, Any]:
+        output = command.output
+        value = None if output is None else self._codec.decode(output, command.step.output_type)
+        return Attempted(given, value, key) if command.on_doubt else Completed(given, value, key)
+
+    def _payload(self, command: Attemptable, given: object, ctx: WorkflowContext) -> Json:
+        """What a participant is told."""
+        if isinstance(command, RunCompensation):
+            undo = command.undo
+            made = undo.action(self._done(command, given, ctx.idempotency_key))
+            return self._codec.encode(made, undo.takes)
+        return self._codec.encode(given, command.step.input_type)
+
+    def _due_at(self, command: Attemptable) -> datetime | None:
+        limit = self._limit(command)
+        return None if limit is None else self._clock.now() + timedelta(seconds=limit)
 
     async def _run(
         self, command: RunStep, given: object, ctx: WorkflowContext, handle: tuple[object, ...]

@@ -30,6 +30,7 @@ class Cause(StrEnum):
     CHILD_STUCK = "child stuck"
     CHILD = "child"
     SIGNAL = "signal"
+    REPLY = "reply"
     HOLD = "hold"
     RETRY = "retry"
     UNDO_RETRY = "undo retry"

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from orchestrator.domain.chain import genesis, link
 from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.events import ENDED, Event, Json, SagaCompleted, Status
+from orchestrator.domain.exchange import RemoteReply
 from orchestrator.domain.flow import FlowNode
 from orchestrator.domain.messages import signals
 from orchestrator.domain.saga import Saga, walk
@@ -464,6 +465,27 @@ class Orchestrator:
         """Say whether a step in doubt happened; with its output, if the saga needs that."""
         payload = {"step": step, "happened": happened, "output": output, "reason": reason}
         await self._send(saga_id, MessageKind.RESOLVE, payload, actor, None)
+
+    async def take_reply(self, reply: RemoteReply) -> Reply:
+        """Put a participant's reply into the inbox of its instance; a repeat changes nothing.
+
+        Too late, or for an instance that is not here, it is of no use to anybody.
+        """
+        try:
+            saga_id = str(uuid.UUID(reply.saga_id))
+        except ValueError:
+            return Reply.NOT_FOUND
+        answer = await self.store.inbox.send(
+            saga_id,
+            MessageKind.REPLY,
+            reply.message(),
+            actor=f"participant {reply.participant}".rstrip(),
+            dedupe_key=reply.dedupe_key,
+        )
+        if answer is Reply.ACCEPTED:
+            self.store.hints.poke(DUE)
+        self.telemetry.count("replies_accepted" if answer is Reply.ACCEPTED else "replies_dropped")
+        return answer
 
     async def _send(
         self,

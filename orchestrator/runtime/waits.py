@@ -50,6 +50,8 @@ def _words(seen: Seen, one: Awaited) -> str:
     match one.want:
         case Want.SIGNAL:
             return f"it waits for the signal {one.name}"
+        case Want.REPLY:
+            return f"it waits for the participant's reply about {one.name} ({one.by})"
         case Want.HOLD:
             return f"{one.name} has to wait for the {one.by}"
         case Want.RETRY:

@@ -14,7 +14,7 @@ from orchestrator.domain.commands import InDoubt
 from orchestrator.domain.outcomes import outcome_of
 from orchestrator.domain.steps import Step
 from orchestrator.errors import Permanent, Retryable
-from orchestrator.ports import Append
+from orchestrator.ports import Append, EventRow
 from orchestrator.testing.arrivals import Arrivals, Chooser
 from orchestrator.testing.choices import Topic
 from orchestrator.testing.fakes import copied
@@ -55,6 +55,7 @@ class Stage:
     exploring: frozenset[Topic] = frozenset()
     pivoted: Callable[[str], bool] = lambda saga_id: False
     watch: Callable[[], Snapshot] | None = None
+    heard: Callable[[EventRow], None] = lambda row: None
     deaths: list[str] = field(default_factory=list)
     steps: dict[str, Step[Any, Any]] = field(default_factory=dict)
     unheard: set[str] = field(default_factory=set)
@@ -76,7 +77,7 @@ class Stage:
         if not self.exploring:
             await self.arrivals.pass_one_by_one(life, call.what)
         await self.moment(life, f"before {call.what} was called", call, "before")
-        trouble = self.script.next_trouble(call) or self._chosen_trouble(call, step)
+        trouble = self.trouble_of(call, step)
         try:
             output = await self._act(life, call, step, act, trouble)
             await self.arrivals.pass_one_by_one(life, call.what)
@@ -164,6 +165,10 @@ class Stage:
     def _transaction(self) -> Commits | None:
         return self.transactions.get(asyncio.current_task())
 
+    def trouble_of(self, call: Call, step: Step[Any, Any]) -> Trouble | None:
+        """What goes wrong with a call: by the script, or by the chooser."""
+        return self.script.next_trouble(call) or self._chosen_trouble(call, step)
+
     def _chosen_trouble(self, call: Call, step: Step[Any, Any]) -> Trouble | None:
         if call.kind != "step" or "trouble" not in self.exploring:
             return None
@@ -192,6 +197,7 @@ class Stage:
                 if append.pivoted:
                     self.pivots.add(append.saga_id)
                 for row in append.events:
+                    self.heard(row)
                     self.tell(f"{row.saga_id} {row.version} {row.type} {row.node} {row.data}")
 
     def tell(self, what: str) -> None:

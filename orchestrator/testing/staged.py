@@ -14,6 +14,7 @@ from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.steps import Attempted, Completed
 from orchestrator.ports import Append, Codec, Store, Transaction, Transactions
 from orchestrator.runtime.executor import Attempt, Executor, Report, Subject
+from orchestrator.runtime.remote import remote_of
 from orchestrator.testing.inside import Inside
 from orchestrator.testing.journal import Call, Kind
 from orchestrator.testing.mortality import Life
@@ -59,6 +60,9 @@ class StagedExecutor(Executor):
 
     def start(self, command: Command, subject: Subject, report: Report) -> Attempt:
         match command:
+            case RunStep() | RunCompensation() | RunProbe() if remote_of(command) is not None:
+                # Its participant plays, once the command is in the log.
+                self._stage.steps[command.step.name] = command.step
             case RunStep(step=step):
                 played = replace(
                     step, action=self._on_stage("step", command, subject, step.action), executor=""

@@ -18,12 +18,14 @@ from orchestrator.ports import Definition, StartRequest, Store
 from orchestrator.runtime.engine import definitions
 from orchestrator.runtime.service import Orchestrator
 from orchestrator.testing.arrivals import Arrivals, Chooser
+from orchestrator.testing.far import Participants
 from orchestrator.testing.journal import Journal
 from orchestrator.testing.mortality import Life, Registry
 from orchestrator.testing.process import Process
 from orchestrator.testing.script import Script
 from orchestrator.testing.silence import SilentTelemetry
 from orchestrator.testing.stage import Stage
+from orchestrator.testing.staged import Resources
 from orchestrator.testing.virtual_time import SimulationError, VirtualLoop
 
 T = TypeVar("T")
@@ -70,6 +72,11 @@ class World:
             self.loop, script, self.journal, chooser, self.arrivals, resources,
             pivoted=self._pivoted,
         )  # fmt: skip
+        self.participants = Participants(
+            self.stage, self.codec, self.service.take_reply, self._give_up,
+            Resources(self.loop, resources),
+        )  # fmt: skip
+        self.stage.heard = self.participants.hear
         self.lives: list[Life] = []
         self._process: Process | None = None
         self._broken: BaseException | None = None

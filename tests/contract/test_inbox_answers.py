@@ -16,9 +16,9 @@ HOUR = timedelta(hours=1)
 YES, NO, LATE, STUCK = Reply.ACCEPTED, Reply.NOT_STUCK, Reply.TOO_LATE, Reply.STUCK
 
 # In the order of MessageKind:
-# cancel, signal, terminate, resume, retry, skip, resolve, child, undo
-LIVE = (YES, YES, YES, NO, NO, NO, NO, YES, NO)
-PIVOTED = (LATE, YES, YES, NO, NO, NO, NO, YES, NO)
+# cancel, signal, terminate, resume, retry, skip, resolve, child, undo, reply
+LIVE = (YES, YES, YES, NO, NO, NO, NO, YES, NO, YES)
+PIVOTED = (LATE, YES, YES, NO, NO, NO, NO, YES, NO, YES)
 TABLE = {
     (Status.PENDING, False): LIVE,
     (Status.RUNNING, False): LIVE,
@@ -28,14 +28,14 @@ TABLE = {
     (Status.WAITING, True): PIVOTED,
     (Status.COMPENSATING, False): LIVE,
     (Status.COMPENSATING, True): LIVE,
-    (Status.STUCK, False): (STUCK, YES, YES, YES, YES, YES, YES, YES, STUCK),
-    (Status.STUCK, True): (STUCK, YES, YES, YES, YES, YES, YES, YES, STUCK),
-    (Status.COMPLETED, False): (LATE,) * 8 + (YES,),
-    (Status.COMPLETED, True): (LATE,) * 8 + (YES,),
-    (Status.COMPENSATED, False): (LATE,) * 9,
-    (Status.COMPENSATED, True): (LATE,) * 9,
-    (Status.TERMINATED, False): (LATE,) * 9,
-    (Status.TERMINATED, True): (LATE,) * 9,
+    (Status.STUCK, False): (STUCK, YES, YES, YES, YES, YES, YES, YES, STUCK, YES),
+    (Status.STUCK, True): (STUCK, YES, YES, YES, YES, YES, YES, YES, STUCK, YES),
+    (Status.COMPLETED, False): (LATE,) * 8 + (YES, LATE),
+    (Status.COMPLETED, True): (LATE,) * 8 + (YES, LATE),
+    (Status.COMPENSATED, False): (LATE,) * 10,
+    (Status.COMPENSATED, True): (LATE,) * 10,
+    (Status.TERMINATED, False): (LATE,) * 10,
+    (Status.TERMINATED, True): (LATE,) * 10,
 }
 FREED = {(Status.STUCK, kind) for kind in (*REPAIRS, MessageKind.TERMINATE)} | {
     (Status.COMPLETED, MessageKind.UNDO)

@@ -20,7 +20,7 @@ from orchestrator.adapters.postgres.store import open_store
 from orchestrator.domain.definition import Primitive
 from orchestrator.domain.events import EVENT_TYPES
 from orchestrator.domain.waiting import Signal
-from orchestrator.testing import crash_points
+from orchestrator.testing import Simulator, crash_points
 from tests.docs.pages import (
     PRIMITIVES,
     ROOT,
@@ -39,8 +39,10 @@ ABSENT = "(not in this example)"
 SECTIONS = ["Example", "Events", "On a crash", "On undo", "On replay", "Limits and refusals"]
 TRANSACTIONAL = "transactional"
 """Its program needs a database, and its step is stubbed where there is none."""
+REMOTE = "remote"
+"""Its program needs a service elsewhere, which is stubbed."""
 
-in_memory = pytest.mark.parametrize("name", sorted(PAGES.keys() - {TRANSACTIONAL}))
+in_memory = pytest.mark.parametrize("name", sorted(PAGES.keys() - {TRANSACTIONAL, REMOTE}))
 each_page = pytest.mark.parametrize("name", sorted(PAGES))
 
 
@@ -90,9 +92,22 @@ async def test_a_transactional_program_does_so_on_postgres(
     assert_events(page, written)
 
 
+@pytest.mark.parametrize("name", [REMOTE])
+def test_a_remote_program_does_so_with_a_simulated_service(page: Page, example: Example) -> None:
+    written: set[str] = set()
+    for run in example.runs:
+        with Simulator() as sim:
+            for step, stub in example.module.stubs.items():
+                sim.stub(step, with_=stub)
+            out = sim.run_sync(example.saga, run.input)
+        assert out.status == run.status, f"{run.input!r}: {out}"
+        written.update(entry.type for entry in out.events)
+    assert_events(page, written)
+
+
 @each_page
 def test_a_program_comes_out_whole_wherever_its_process_dies(name: str, example: Example) -> None:
-    stubs: dict[orchestrator.Step[Any, Any] | str, Any] = {}
+    stubs: dict[orchestrator.Step[Any, Any] | str, Any] = getattr(example.module, "stubs", {})
     if name == TRANSACTIONAL:
         stubs["post_payment"] = lambda cents, ctx: "payment"
     for run in example.runs:

@@ -28,6 +28,10 @@ SAMPLES: dict[type[Event], Event] = {
         ev.StepFailed(NODE, "a", 1, BROKEN),
         ev.StepInDoubt(NODE, "a", 1, UNKNOWN),
         ev.StepHeld(NODE, "a", "circuit bank", START),
+        ev.RemoteRequested(
+            NODE, "a", 1, "do", "pay", "bank", f"{SAGA_ID}/{NODE}", Json("1"), START
+        ),
+        ev.RemoteReplied(NODE, "a", 1, "do", "succeeded", "bank", 1, Json("1")),
         ev.CacheHit(NODE, "a", "rates", Json("1")),
         ev.ProbeAnswered(NODE, "a", 1, "unknown"),
         ev.ProbeRetryScheduled(NODE, "a", 2, START),
@@ -83,10 +87,11 @@ SAMPLES: dict[type[Event], Event] = {
 
 BACKWARD = {
     ev.StepCompensated, ev.CompensationFailed, ev.CompensationRetryScheduled, ev.ProbeAnswered,
-    ev.ProbeRetryScheduled, ev.ChildUndoRequested, ev.ChildEnded,
+    ev.ProbeRetryScheduled, ev.ChildUndoRequested, ev.ChildEnded, ev.RemoteRequested,
 }  # fmt: skip
 MESSAGES = {
     ev.CancelRequested, ev.CancelRefused, ev.SignalReceived, ev.SignalRejected, ev.ActionRefused,
+    ev.RemoteReplied,
 }  # fmt: skip
 REPAIRS = {ev.SagaResumed, ev.StepRetried, ev.CompensationSkipped, ev.StepResolved}
 ENDS = {ev.SagaCompleted, ev.SagaCompensated, ev.SagaStuck, ev.SagaTerminated}

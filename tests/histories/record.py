@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from orchestrator.testing import Simulator
 from sagas.participants.seed import seed
 from sagas.resources import open_pool, resources
 from tests.crash.scenarios import CATALOGUE
+from tests.histories.far import FAR
 from tests.histories.flows import World, sagas, verdict
 from tests.histories.ready import RUNS, SIMULATED
 from tests.sagas.fakes import fakes
@@ -66,6 +67,16 @@ def simulated(saga: Saga[Any, Any]) -> dict[str, Any]:
     return {"saga": saga.name, "status": status, "events": [_written(row) for row in rows]}
 
 
+def far(saga: Saga[Any, Any], input: object, play: Callable[[Simulator], None]) -> dict[str, Any]:
+    """One run of *saga* on virtual time, with participants that play so."""
+    with Simulator() as sim:
+        play(sim)
+        instance = sim.start(saga, input)
+        status = instance.finish().status
+        rows = sim.act(sim.orchestrator.store.events.read(instance.saga_id))
+    return {"saga": saga.name, "status": status, "events": [_written(row) for row in rows]}
+
+
 def _written(row: EventRow) -> dict[str, Any]:
     return {
         "type": row.type, "node": row.node, "attempt": row.attempt, "data": row.data,
@@ -80,6 +91,9 @@ async def main(names: list[str]) -> None:
     for name, saga in SIMULATED.items():
         if _wanted(name, names):
             _keep(name, simulated(saga))
+    for name, (saga, value, play) in FAR.items():
+        if _wanted(name, names):
+            _keep(name, far(saga, value, play))
     if not any(_wanted(name, names) for name in RUNS):
         return
     # Participants are real: they keep their books in a database of their own.

@@ -29,20 +29,23 @@ from orchestrator.domain.state import SagaState, evolve, fold
 from orchestrator.ports import EventRow
 from orchestrator.runtime.flows import LiveFlow
 from sagas import SAGAS as READY
+from tests.histories.far import FAR
 from tests.histories.flows import sagas
 from tests.histories.ready import RUNS, SIMULATED
 
 HERE = Path(__file__).parent
 RECORDED = sorted(HERE.glob("*.json"))
 SAGAS = sagas() | {name: saga for name, (saga, _) in RUNS.items()} | SIMULATED
+SAGAS |= {name: saga for name, (saga, _, _) in FAR.items()}
 CODEC = JsonCodec()
 
 OUTCOMES: dict[type[Any], tuple[type[Event], ...]] = {
     RunStep: (
         ev.StepSucceeded, ev.StepFailed, ev.StepInDoubt, ev.StepHeld, ev.CacheHit, ev.StepStarted,
+        ev.RemoteRequested,
     ),
-    RunCompensation: (ev.StepCompensated, ev.CompensationFailed),
-    RunProbe: (ev.ProbeAnswered,),
+    RunCompensation: (ev.StepCompensated, ev.CompensationFailed, ev.RemoteRequested),
+    RunProbe: (ev.ProbeAnswered, ev.RemoteRequested),
     Compute: (
         ev.ValueComputed, ev.ComputationFailed, ev.RouteChosen, ev.ConditionEvaluated,
         ev.InputBound, ev.ChildRequested,
@@ -54,7 +57,7 @@ OUTCOMES: dict[type[Any], tuple[type[Event], ...]] = {
     WatchChild: (ev.ChildEnded, ev.StepCompensated, ev.CompensationFailed),
 }  # fmt: skip
 
-FROM_OUTSIDE = (ev.SagaStarted, ev.SignalReceived)
+FROM_OUTSIDE = (ev.SagaStarted, ev.SignalReceived, ev.RemoteReplied)
 
 
 def history(path: Path) -> tuple[dict[str, Any], list[tuple[Event, datetime]]]:

@@ -48,6 +48,7 @@ from orchestrator import (
     flow,
     loop,
     pure,
+    remote,
     sleep,
     step,
     transactional,
@@ -281,6 +282,18 @@ taken = take_payment.undo_with(
     refund_payment, lambda done: Refund(payment_id=done.output.payment_id, amount=done.input.cents)
 )
 assert_type(taken, Step[Hold, Payment])
+
+charge = remote(
+    "payments.charge", input=Hold, output=Payment, topic="payments.commands", timeout=45
+)
+assert_type(charge, Step[Hold, Payment])
+refund_command = remote("payments.refund", input=Refund, output=Receipt, topic="payments.commands")
+charged = charge.undo_with(
+    refund_command,
+    lambda done: Refund(payment_id=done.output.payment_id, amount=done.input.cents),
+    on_doubt=lambda tried: Refund(payment_id=tried.key, amount=tried.input.cents),
+)
+assert_type(charged, Step[Hold, Payment])
 
 
 # ---------------------------------------------------------------------------- 7: choices

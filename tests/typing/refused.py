@@ -32,12 +32,16 @@ from orchestrator import (
     flow,
     loop,
     pure,
+    remote,
     sleep,
     step,
     transactional,
     when,
 )
 from orchestrator.testing import Simulator
+
+far = remote("far", input=int, output=str, topic="t")
+far_number = remote("far", input=int, output=int, topic="t")
 
 
 @step
@@ -162,6 +166,10 @@ hold.probe(retries=3)(probe_of_pay)  # E:
 undone = hold.undo(undo_of_pay)  # E:
 undone_by_a_step = hold.undo(pay)  # E:
 undone_with_a_function = hold.undo_with(undo_of_pay, lambda done: done)  # E:
+undone_far_with_what_it_does_not_take = hold.undo_with(far, lambda done: b"")  # E:
+undone_in_doubt_with_another = hold.undo_with(ship, lambda d: b"", on_doubt=lambda t: "")  # E:
+far_without_a_topic = remote("a", input=str, output=str)  # E:
+not_a_chain_from_afar = far >> far_number  # E:
 undone_with_what_it_does_not_take = hold.undo_with(ship, lambda done: done.output)  # E:
 pay.compensation(doubt_of_pay)  # E:
 not_a_pair = Compensation(((hold, undo_of_pay), (pay, None)))  # E:

@@ -19,6 +19,7 @@ from aiokafka.errors import IllegalStateError  # type: ignore[import-untyped]  #
 
 from orchestrator.adapters.kafka.lanes import GivenBackError, Lanes
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
+from orchestrator.adapters.kafka.topic import ensure_topics
 from orchestrator.domain.policies import Backoff
 from orchestrator.errors import (
     InvalidInputError,
@@ -42,7 +43,8 @@ class ConsumerSettings:
 
     At most `window` records or `window_bytes` of a partition are held, and `concurrency` are taken
     in at once. `drain_timeout` is what a record in hand gets when its partition is called back.
-    A partition that was stopped by an error is tried again after `stopped_for`.
+    A partition that was stopped by an error is tried again after `stopped_for`. With
+    `create_topics` those that are missing are made, where the Kafka settings allow it.
     """
 
     window: int = 500
@@ -57,6 +59,7 @@ class ConsumerSettings:
     backoff: float = 0.1
     backoff_limit: float = 5.0
     read_committed: bool = True
+    create_topics: bool = False
 
     def __post_init__(self) -> None:
         if self.drain_timeout + 5 > self.rebalance_timeout:
@@ -151,6 +154,8 @@ class KafkaConsumer:
     async def _pump(self, consumer: Any, stop: asyncio.Event) -> None:
         """Fetch and hand out, until asked to stop or a topic that was missing is there."""
         clock = asyncio.get_running_loop().time
+        if self._options.create_topics and self._settings.create_topic:
+            await ensure_topics(self._settings, self._topics)
         topics, missing = await self._find_topics(consumer)
         if topics:
             consumer.subscribe(topics, listener=_Listener(self, consumer))

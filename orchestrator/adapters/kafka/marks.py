@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-unt
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # ships no types
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]  # ships no types
 
-from orchestrator.adapters.kafka.records import Outgoing
+from orchestrator.adapters.kafka.outgoing import Outgoing
 from orchestrator.adapters.kafka.settings import SAGA, KafkaSettings, reach
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import UnavailableError

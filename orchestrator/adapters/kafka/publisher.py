@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # ships n
 from aiokafka.errors import MessageSizeTooLargeError, ProducerFenced  # type: ignore[import-untyped]  # ships no types
 from aiokafka.partitioner import DefaultPartitioner  # type: ignore[import-untyped]  # ships no types
 
+from orchestrator.adapters.kafka.outgoing import Outgoing
 from orchestrator.adapters.kafka.producer import (
     hear,
     let_go,
@@ -28,8 +29,9 @@ from orchestrator.adapters.kafka.producer import (
     start,
     take_apart,
 )
-from orchestrator.adapters.kafka.records import Outgoing, records_of
+from orchestrator.adapters.kafka.records import records_of
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
+from orchestrator.adapters.kafka.topic import ensure_topics
 from orchestrator.errors import FencedError, PublishError
 from orchestrator.ports import FeedEvent, Mark
 
@@ -86,6 +88,7 @@ class KafkaPublisher:
         self._settings = settings
         self._failed = False
         self._prepared: set[str] = set(settings.fixed_topics)
+        self._others: dict[str, int] = {}
 
     async def mark(self) -> Mark | None:
         """None: nothing is stored but the events."""
@@ -98,10 +101,10 @@ class KafkaPublisher:
         by_partition: defaultdict[Place, list[Outgoing]] = defaultdict(list)
         for event in events:
             for record in records_of(event, self._settings):
-                partition = partition_of(record.key, self._settings.partitions)
+                partition = partition_of(record.key, await self._partitions_of(record.topic))
                 by_partition[record.topic, partition].append(record)
         self._failed = True  # until all is acknowledged: a cancelled publish has failed too
-        if fresh := {topic for topic, _ in by_partition} - self._prepared:
+        if fresh := {topic for topic, _ in by_partition} - self._prepared - self._others.keys():
             await reach(self._settings, prepare(self._producer, self._settings, fresh))
             self._prepared |= fresh
         await self._deliver(by_partition, mark)
@@ -120,6 +123,18 @@ class KafkaPublisher:
             await within(limit, take_apart(self._producer))
         except BROKER_ERRORS as error:
             logger.warning("a Kafka producer could not be taken apart: %r", error)
+
+    async def _partitions_of(self, topic: str) -> int:
+        """How many the topic has; one that a command goes to is made when it is missing."""
+        settings = self._settings
+        if topic == settings.state_topic or settings.carries_events(topic):
+            return settings.partitions
+        if topic not in self._others:
+            if settings.create_topic and await ensure_topics(settings, [topic]):
+                logger.warning("created topic %s", topic)
+            found = await reach(self._settings, self._producer.partitions_for(topic))
+            self._others[topic] = len(found)
+        return self._others[topic]
 
     async def _deliver(self, by_partition: Runs, mark: Mark) -> None:
         """Send each partition its records, one unacknowledged batch at a time."""

@@ -8,30 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC
 from functools import lru_cache
 from urllib.parse import quote
 
 from orchestrator.adapters.codec_events import read_event
 from orchestrator.adapters.event_schemas import STATE_ID, STATE_TYPE, schema_id
+from orchestrator.adapters.kafka.commands import command_of
+from orchestrator.adapters.kafka.outgoing import Headers, Outgoing
 from orchestrator.adapters.kafka.settings import KafkaSettings
 from orchestrator.domain.events import EVENT_TYPES, SagaCompleted, SagaRemoved, Status
 from orchestrator.domain.standing import REPAIRS, standing
 from orchestrator.ports import FeedEvent
-
-Headers = list[tuple[str, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One record on its way; `told` names what it is made of, for people."""
-
-    topic: str
-    key: bytes
-    value: bytes | None
-    headers: Headers
-    told: str
 
 
 def records_of(event: FeedEvent, settings: KafkaSettings) -> Iterator[Outgoing]:
@@ -40,6 +28,8 @@ def records_of(event: FeedEvent, settings: KafkaSettings) -> Iterator[Outgoing]:
     key = event.row.saga_id.encode()
     topic = settings.topic_of(event.saga_name)
     yield Outgoing(topic, key, value_of(event), headers_of(event), told)
+    if (command := command_of(event, settings.reply_topic)) is not None:
+        yield command
     if not settings.state_topic:
         return
     state, removed = state_of(event), event.row.type == SagaRemoved.__name__

@@ -41,6 +41,7 @@ class KafkaSettings:
 
     bootstrap_servers: str
     topic: str = "saga.events"
+    reply_topic: str = "saga.replies"
     partitions: int = 6
     create_topic: bool = True
     replication_factor: int = 3

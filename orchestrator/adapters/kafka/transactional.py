@@ -19,6 +19,7 @@ from orchestrator.adapters.kafka.marks import (
     marks_topic,
     record_of,
 )
+from orchestrator.adapters.kafka.outgoing import Outgoing
 from orchestrator.adapters.kafka.producer import (
     let_go,
     logger,
@@ -28,7 +29,6 @@ from orchestrator.adapters.kafka.producer import (
     topics_at,
 )
 from orchestrator.adapters.kafka.publisher import KafkaPublisher, Place, Runs
-from orchestrator.adapters.kafka.records import Outgoing
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import PublishError, UnavailableError

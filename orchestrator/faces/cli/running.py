@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import Coroutine
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,6 +63,8 @@ def relay(
     json: Json = False,
 ) -> None:
     """Publish every event to Kafka, in order, until SIGTERM; all relays share the work.
+
+    What participants reply to remote steps is taken in too.
 
     Example: SAGA_KAFKA_BOOTSTRAP_SERVERS=localhost:9092 saga relay
     """
@@ -133,20 +136,14 @@ def up(
         flags = "".join(f" --sagas {shlex.quote(module)}" for module in sagas or [])
         name = app.catalogue.sagas[0].name
         log.info("from another terminal: saga start %s%s --input @input.json --wait", name, flags)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_work(app, stop))
-                if app.relay() is None:
-                    log.info("no broker is configured: events stay in the database")
-                else:
-                    group.create_task(_publish(app, stop))
-                    if app.catalogue.inbound:
-                        group.create_task(_consume(app, stop, None))
-        except ExceptionGroup as errors:
-            first, *others = errors.exceptions
-            if others:
-                raise
-            raise first from None
+        parts = [_work(app, stop)]
+        if app.relay() is None:
+            log.info("no broker is configured: events stay in the database")
+        else:
+            parts.append(_publish(app, stop))
+            if app.catalogue.inbound:
+                parts.append(_consume(app, stop, None))
+        await _together(*parts)
 
     stay(prepare, serve, metrics_port, metrics_host, as_json=json)
 
@@ -180,7 +177,7 @@ async def _publish(app: App, stop: asyncio.Event, trust: Trust = Trust.NEITHER) 
     if running is None:
         raise InvalidInputError("no broker is configured: set SAGA_KAFKA_BOOTSTRAP_SERVERS")
     log.info("publishes %s to %s", app.database.shown, app.settings.kafka_bootstrap_servers)
-    await running.run(stop)
+    await _together(running.run(stop), app.hear_replies(stop))
 
 
 async def _consume(app: App, stop: asyncio.Event, group: str | None) -> None:
@@ -190,3 +187,16 @@ async def _consume(app: App, stop: asyncio.Event, group: str | None) -> None:
         topics = ", ".join(dict.fromkeys(one.topic for one in app.catalogue.inbound))
         log.info("consumes %s into %s", topics, app.database.shown)
         await running.run(stop)
+
+
+async def _together(*parts: Coroutine[Any, Any, None]) -> None:
+    """All of them; the first error ends the others and comes out as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part)
+    except ExceptionGroup as errors:
+        first, *others = errors.exceptions
+        if others:
+            raise
+        raise first from None

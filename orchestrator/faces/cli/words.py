@@ -113,6 +113,24 @@ def _probe_answered(e: ev.ProbeAnswered) -> str:
             return f"the probe of {e.step} failed{failed}"
 
 
+def _remote_requested(e: ev.RemoteRequested) -> str:
+    until = f", and replied to until {_time(e.due_at)}" if e.due_at else ""
+    if e.intent == "probe":
+        return f"the participant behind {e.topic} is asked whether {e.step} happened{until}"
+    what = f"the undo of {e.step}" if e.intent == "undo" else e.step
+    return (
+        f"{what} is asked for as {e.command} through {e.topic}{_attempt(e.attempt)}"
+        f"{until}, on {brief(e.payload)}"
+    )
+
+
+def _remote_replied(e: ev.RemoteReplied) -> str:
+    told = f": {why(e.failure)}" if e.failure else _value(e.output)
+    what = {"undo": f"the undo of {e.step}", "probe": f"the question about {e.step}"}
+    answer = e.answer.replace("_", " ")
+    return f"{_who(e.actor)} replied to {what.get(e.intent, e.step)}, {answer}{told}"
+
+
 def _item_failed(e: ev.ItemFailed) -> str:
     failed = "was" if e.failure.type == "Halted" else "failed:"
     return f"item {e.item} of {e.node} {failed} {why(e.failure)}"
@@ -191,6 +209,8 @@ _STEPS: Mapping[type[Event], Callable[[Any], str]] = {
     ev.StepHeld: _step_held,
     ev.CacheHit: lambda e: f"{e.step} was not called: cache {e.cache} has {brief(e.output)}",
     ev.ProbeAnswered: _probe_answered,
+    ev.RemoteRequested: _remote_requested,
+    ev.RemoteReplied: _remote_replied,
     ev.ProbeRetryScheduled: lambda e: (
         f"the probe of {e.step} is asked again{_attempt(e.attempt)}, {_not_before(e.due_at)}"
     ),

@@ -1,0 +1,1 @@
+"""A saga whose payments are another service's business: the saga, and that service."""

@@ -1,0 +1,259 @@
+"""The participant kit: one effect for each command, whatever comes twice, late, or the wrong way round."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from orchestrator import DefinitionError, Permanent, Retryable
+from orchestrator.domain.events import Json
+from orchestrator.domain.exchange import RemoteCommand, RemoteReply
+from orchestrator.messaging import CommandContext, Participant
+
+KEY = "0190aaaa-0000-7000-8000-000000000000/order/1"
+CHARGE = RemoteCommand(KEY, "do", "charge", 1, Json("5"), "saga.replies")
+REFUND = RemoteCommand(f"{KEY}/undo", "undo", "refund", 2, Json("5"), "saga.replies")
+IN_DOUBT = replace(REFUND, undoes=KEY)
+PROBE = replace(CHARGE, intent="probe", number=2)
+
+
+class Desk:
+    """One participant over a database of its own, and what it did."""
+
+    def __init__(self, participant: Participant, side: asyncpg.Connection[Any]) -> None:
+        self.participant = participant
+        self._side = side
+        self.raises: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self.inside = asyncio.Event()
+
+    async def take(self, command: RemoteCommand) -> RemoteReply:
+        return await self.participant.handle(command)
+
+    async def effects(self, what: str = "charge") -> int:
+        count: int = await self._side.fetchval("SELECT count(*) FROM effect WHERE what = $1", what)
+        return count
+
+    def declare(self) -> None:
+        @self.participant.command("charge", input=int, output=str)
+        async def charge(cents: int, ctx: CommandContext, db: asyncpg.Connection[Any]) -> str:
+            await db.execute("INSERT INTO effect VALUES ($1, $2)", "charge", ctx.idempotency_key)
+            self.inside.set()
+            if self.gate is not None:
+                await self.gate.wait()
+            if self.raises is not None:
+                raise self.raises
+            return f"paid {cents}"
+
+        @self.participant.command("refund", input=int, output=type(None))
+        async def refund(cents: int, ctx: CommandContext, db: AsyncSession) -> None:
+            await db.execute(
+                text("INSERT INTO effect VALUES ('refund', :key)"), {"key": ctx.idempotency_key}
+            )
+
+        @self.participant.command("count", input=type(None), output=int)
+        async def count(_: None, ctx: CommandContext, db: AsyncConnection) -> int:
+            return int((await db.execute(text("SELECT count(*) FROM effect"))).scalar_one())
+
+        @self.participant.command("echo", input=int, output=int)
+        async def echo(n: int, ctx: CommandContext) -> int:
+            return n
+
+
+@pytest.fixture
+async def desk(empty_dsn: str) -> AsyncIterator[Desk]:
+    side = await asyncpg.connect(empty_dsn)
+    await side.execute("CREATE TABLE effect (what text, key text)")
+    participant = Participant(
+        "shop", topics=("shop.commands",), database_url=empty_dsn, kafka="localhost:1"
+    )
+    made = Desk(participant, side)
+    made.declare()
+    await participant.open()
+    try:
+        yield made
+    finally:
+        await participant.close()
+        await side.close()
+
+
+# ---------------------------------------------------------------------------- once
+
+
+async def test_a_command_has_its_effect_once_however_often_it_comes(desk: Desk) -> None:
+    first = await desk.take(CHARGE)
+    again = [await desk.take(replace(CHARGE, number=number)) for number in (1, 1, 2)]
+    assert (first.answer, first.output) == ("succeeded", '"paid 5"')
+    assert [(reply.answer, reply.output) for reply in again] == [("succeeded", '"paid 5"')] * 3
+    assert await desk.effects() == 1
+
+
+async def test_two_that_get_the_same_command_at_once_apply_it_once(desk: Desk) -> None:
+    replies = await asyncio.gather(*(desk.take(CHARGE) for _ in range(8)))
+    assert {reply.output for reply in replies} == {'"paid 5"'}
+    assert await desk.effects() == 1
+
+
+async def test_each_kind_of_handle_is_in_the_transaction_of_the_command(desk: Desk) -> None:
+    await desk.take(CHARGE)
+    assert (await desk.take(REFUND)).answer == "succeeded"
+    counted = RemoteCommand("a/b", "do", "count", 1, Json("null"), "r")
+    assert (await desk.take(counted)).output == "2"
+    echoed = RemoteCommand("a/c", "do", "echo", 1, Json("7"), "r")
+    assert (await desk.take(echoed)).output == "7"
+
+
+# ---------------------------------------------------------------------------- failure words
+
+
+@pytest.mark.parametrize(
+    ("error", "permanent", "after"),
+    [(Permanent("no"), True, None), (Retryable("busy", after=7), False, 7.0),
+     (RuntimeError("broken"), False, None)],
+)  # fmt: skip
+async def test_what_raises_leaves_nothing_behind_and_says_why(
+    desk: Desk, error: Exception, permanent: bool, after: float | None
+) -> None:
+    desk.raises = error
+    reply = await desk.take(CHARGE)
+    assert reply.answer == "failed"
+    assert reply.failure is not None
+    assert (reply.failure.type, reply.failure.permanent) == (type(error).__name__, permanent)
+    assert reply.failure.retry_after == after
+    assert await desk.effects() == 0
+
+
+async def test_a_refused_command_that_comes_again_late_is_refused_again(desk: Desk) -> None:
+    desk.raises = Permanent("no")
+    await desk.take(CHARGE)
+    desk.raises = None
+    assert (await desk.take(CHARGE)).answer == "failed"
+    assert await desk.effects() == 0
+
+
+async def test_the_next_attempt_of_a_refused_command_is_carried_out(desk: Desk) -> None:
+    desk.raises = Retryable("busy")
+    await desk.take(CHARGE)
+    desk.raises = None
+    assert (await desk.take(replace(CHARGE, number=2))).answer == "succeeded"
+    assert await desk.effects() == 1
+
+
+async def test_a_payload_of_another_type_is_refused_for_good(desk: Desk) -> None:
+    reply = await desk.take(replace(CHARGE, payload=Json('"five"')))
+    assert reply.answer == "failed"
+    assert reply.failure is not None
+
+
+async def test_a_command_that_nobody_knows_is_refused_and_names_those_there_are(desk: Desk) -> None:
+    reply = await desk.take(replace(CHARGE, command="chrage"))
+    assert reply.failure is not None
+    assert "no command 'chrage'; it has: charge, refund" in reply.failure.message
+
+
+async def test_a_handler_that_does_not_know_itself_leaves_the_command_in_doubt(desk: Desk) -> None:
+    desk.raises = TimeoutError("the bank did not answer")
+    assert (await desk.take(CHARGE)).answer == "in_doubt"
+    assert (await desk.take(PROBE)).answer == "unknown"
+    desk.raises = None
+    assert (await desk.take(CHARGE)).answer == "succeeded"
+
+
+# ---------------------------------------------------------------------------- the wrong way round
+
+
+async def test_an_undo_in_doubt_before_its_command_makes_the_command_void(desk: Desk) -> None:
+    assert (await desk.take(IN_DOUBT)).answer == "succeeded"
+    assert await desk.effects("refund") == 0
+    late = await desk.take(CHARGE)
+    assert (late.answer, late.failure and late.failure.type) == ("failed", "Void")
+    much_later = await desk.take(replace(CHARGE, number=9))
+    assert much_later.answer == "failed"
+    assert await desk.effects() == 0
+
+
+async def test_an_undo_in_doubt_takes_back_what_did_happen(desk: Desk) -> None:
+    await desk.take(CHARGE)
+    replies = [await desk.take(IN_DOUBT) for _ in range(3)]
+    assert {reply.answer for reply in replies} == {"succeeded"}
+    assert await desk.effects("refund") == 1
+
+
+async def test_an_undo_of_what_failed_takes_nothing_back(desk: Desk) -> None:
+    desk.raises = Permanent("no")
+    await desk.take(CHARGE)
+    assert (await desk.take(IN_DOUBT)).answer == "succeeded"
+    assert await desk.effects("refund") == 0
+
+
+async def test_a_command_and_its_undo_at_once_leave_nothing_standing(desk: Desk) -> None:
+    for turn in range(20):
+        key = f"{KEY}/{turn}"
+        charge = replace(CHARGE, command_id=key)
+        refund = replace(IN_DOUBT, command_id=f"{key}/undo", undoes=key)
+        await asyncio.gather(desk.take(refund), desk.take(charge), desk.take(refund))
+    assert await desk.effects("charge") == await desk.effects("refund")
+
+
+# ---------------------------------------------------------------------------- probes
+
+
+async def test_a_probe_tells_what_happened_and_with_what_output(desk: Desk) -> None:
+    await desk.take(CHARGE)
+    reply = await desk.take(PROBE)
+    assert (reply.answer, reply.output) == ("happened", '"paid 5"')
+
+
+async def test_what_a_probe_says_did_not_happen_does_not_happen_late(desk: Desk) -> None:
+    assert (await desk.take(PROBE)).answer == "not_happened"
+    late = await desk.take(CHARGE)
+    assert (late.answer, late.failure and late.failure.type) == ("failed", "Refused")
+    assert await desk.effects() == 0
+
+
+async def test_what_is_sent_after_the_probe_is_carried_out(desk: Desk) -> None:
+    await desk.take(PROBE)
+    assert (await desk.take(replace(CHARGE, number=3))).answer == "succeeded"
+
+
+async def test_a_probe_does_not_wait_for_a_command_that_still_runs(desk: Desk) -> None:
+    desk.gate = asyncio.Event()
+    running = asyncio.create_task(desk.take(CHARGE))
+    await asyncio.wait_for(desk.inside.wait(), 10)
+    assert (await asyncio.wait_for(desk.take(PROBE), 10)).answer == "busy"
+    desk.gate.set()
+    assert (await running).answer == "succeeded"
+    assert (await desk.take(PROBE)).answer == "happened"
+
+
+# ---------------------------------------------------------------------------- what is refused
+
+
+def test_a_command_has_one_handler_with_a_handle_that_can_be_given() -> None:
+    participant = Participant("p", topics=("t",), database_url="postgresql://x", kafka="k:1")
+
+    async def one(n: int, ctx: CommandContext) -> int:
+        return n
+
+    async def strange(n: int, ctx: CommandContext, db: dict[str, int]) -> int:
+        return n
+
+    def plain(n: int, ctx: CommandContext) -> int:
+        return n
+
+    declare: Any = participant.command("one", input=int, output=int)
+    declare(one)
+    with pytest.raises(DefinitionError, match="has a handler already"):
+        declare(one)
+    other: Any = participant.command("other", input=int, output=int)
+    with pytest.raises(DefinitionError, match="annotate db"):
+        other(strange)
+    with pytest.raises(DefinitionError, match="async function"):
+        other(plain)
