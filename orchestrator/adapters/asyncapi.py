@@ -28,6 +28,37 @@ _OURS: Mapping[str, Part] = {
 }
 _KEY: Part = {"type": "string", "format": "uuid", "description": "The id of the instance."}
 
+_COMMAND, _REPLY = "command", "saga.reply"
+_BOTH: Mapping[str, Part] = {
+    "ce_specversion": {"const": "1.0"},
+    "ce_id": _TEXT,
+    "ce_source": {"type": "string", "format": "uri-reference"},
+    "ce_subject": {"type": "string", "description": "The id of the instance."},
+    "content-type": {"const": "application/json"},
+    "saga_id": _TEXT,
+    "command_id": {"type": "string", "description": "The same id means the same effect."},
+    "intent": {"enum": ["do", "undo", "probe"]},
+    "number": _NUMBER,
+    "correlation_id": _TEXT | {"default": ""},
+    "traceparent": _TEXT | {"default": ""},
+}
+_TO_COMMAND: Mapping[str, Part] = {
+    **_BOTH,
+    "ce_type": {"type": "string", "description": "The command, as payments.charge."},
+    "ce_time": {"type": "string", "format": "date-time"},
+    "saga_name": _TEXT,
+    "reply_to": {"type": "string", "description": "The topic of the reply."},
+    "undoes": _TEXT | {"default": ""},
+    "due_at": {"type": "string", "format": "date-time", "default": ""},
+}
+_ANSWERS = ("succeeded", "failed", "in_doubt", "happened", "not_happened", "unknown", "busy")
+_TO_REPLY: Mapping[str, Part] = {
+    **_BOTH,
+    "ce_type": {"const": _REPLY},
+    "answer": {"enum": [*_ANSWERS]},
+    "participant": _TEXT | {"default": ""},
+}
+
 
 def document() -> Part:
     """The whole document; its payloads point to the schemas beside it."""
@@ -49,13 +80,23 @@ def document() -> Part:
                 "The latest state of each saga instance; compacted.",
                 cleanup="compact",
             ),
+            **_commands_and_replies(),
         },
         "operations": {
             "publishEvents": _operation("sagaEvents", "Publish each event, in order for each key."),
             "publishStates": _operation("sagaState", "Publish each change of state."),
+            "sendCommand": _operation("sagaCommands", "Ask a participant to carry a command out."),
+            "receiveReply": {
+                **_operation("sagaReplies", "Hear what became of a command."), "action": "receive"
+            },
         },
         "components": {
-            "messages": messages | {STATE_TYPE: _message(STATE_TYPE, STATE_ID)},
+            "messages": {
+                **messages,
+                STATE_TYPE: _message(STATE_TYPE, STATE_ID),
+                _COMMAND: _exchanged(_COMMAND, "Commands", "A command, of any name.", _TO_COMMAND),
+                _REPLY: _exchanged(_REPLY, "Replies", "What became of it.", _TO_REPLY),
+            },
             "messageTraits": {"cloudEvent": _cloud_event()},
         },
     }  # fmt: skip
@@ -89,6 +130,43 @@ def _channel(address: str, types: Iterable[str], told: str, *, cleanup: str) -> 
                 "bindingVersion": "0.5.0",
             }
         },
+    }
+
+
+def _commands_and_replies() -> Part:
+    """What passes between remote steps and participants, beside the events."""
+    commands = _channel(
+        "{topic}", [_COMMAND],
+        "Commands of remote steps, in the topic that each step names; all of an instance in order.",
+        cleanup="delete",
+    )  # fmt: skip
+    del commands["bindings"]["kafka"]["topic"]
+    told = "What a step names as its topic, like payments.commands."
+    return {
+        "sagaCommands": {**commands, "parameters": {"topic": {"description": told}}},
+        "sagaReplies": _channel(
+            "saga.replies", [_REPLY], "What participants reply (SAGA_KAFKA_REPLY_TOPIC).",
+            cleanup="delete",
+        ),
+    }  # fmt: skip
+
+
+def _exchanged(name: str, title: str, told: str, headers: Mapping[str, Part]) -> Part:
+    """A message whose payload is what the step, or its participant, says."""
+    return {
+        "name": name,
+        "title": title,
+        "summary": told,
+        "contentType": "application/json",
+        "headers": {
+            "type": "object",
+            "properties": dict(headers),
+            "required": [header for header, known in headers.items() if "default" not in known],
+        },
+        "payload": {
+            "description": "Input, output or failure as JSON; docs/remote-participants.md."
+        },
+        "bindings": {"kafka": {"key": _KEY, "bindingVersion": "0.5.0"}},
     }
 
 

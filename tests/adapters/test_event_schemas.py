@@ -22,13 +22,16 @@ from orchestrator.adapters.event_schemas import (
     schema_file,
     schema_id,
 )
+from orchestrator.adapters.kafka.commands import command_of, read_command, reply_record
 from orchestrator.adapters.kafka.records import headers_of, state_headers_of, state_of, value_of
 from orchestrator.domain import events as ev
+from orchestrator.domain.events import Json
+from orchestrator.domain.exchange import RemoteReply
 from orchestrator.domain.standing import TURNS
 from orchestrator.domain.state import fold
 from orchestrator.faces import contract
 from orchestrator.ports import EventRow, FeedEvent
-from tests.feed_events import NOON
+from tests.feed_events import NOON, feed_event
 from tests.schema_policy import breaks
 
 ROOT = Path(__file__).parents[2]
@@ -232,6 +235,23 @@ def test_the_asyncapi_document_has_a_message_for_every_type() -> None:
     channels = document()["channels"]
     assert set(channels["sagaEvents"]["messages"]) == {f"saga.{name}" for name in PUBLISHED}
     assert set(channels["sagaState"]["messages"]) == {STATE_TYPE}
+
+
+def test_the_headers_of_commands_and_replies_are_those_of_the_document() -> None:
+    asked = (
+        '{"step":"charge","intent":"do","command":"payments.charge","topic":"payments.commands",'
+        '"command_id":"x/flow/0","payload":{"cents":5}}'
+    )
+    sent = command_of(feed_event("x", 1, type_="RemoteRequested", data=asked), "saga.replies")
+    assert sent is not None
+    command = read_command(sent.value, list(sent.headers))
+    answered = RemoteReply(command.command_id, "do", 1, "succeeded", Json("5"), None, "payments")
+    replied = reply_record(command, answered)
+    messages = document()["components"]["messages"]
+    for name, record in (("command", sent), ("saga.reply", replied)):
+        texts = {header: text.decode() for header, text in record.headers}
+        Draft202012Validator(messages[name]["headers"]).validate(texts)
+        assert set(texts) <= set(messages[name]["headers"]["properties"])
 
 
 def test_the_headers_of_a_record_are_those_of_the_document() -> None:
