@@ -228,8 +228,8 @@ class Executor:
         step = command.step
 
         async def call() -> Outcome:
-            attempt.beat()
             outcome = await self._outcome(command, subject, attempt)
+            attempt.rest()
             spent = sum(attempt.costs)
             if spent and isinstance(outcome, Succeeded | Failed | InDoubt):
                 outcome = replace(outcome, cost=spent)
@@ -352,11 +352,13 @@ class Executor:
     ) -> Any:
         """Await an async function; run a plain one in a thread, where it cannot block the loop."""
         if inspect.iscoroutinefunction(fn):
+            ctx.heartbeat()
             return await fn(given, ctx, *handle)
         call = partial(contextvars.copy_context().run, fn, given, ctx, *handle)
         thread: asyncio.Future[Any] | None = None
         try:
             async with self._places:
+                ctx.heartbeat()
                 thread = asyncio.get_running_loop().run_in_executor(self._threads, call)
                 result = await asyncio.shield(thread)
         except asyncio.CancelledError:
@@ -437,7 +439,8 @@ class Attempt:
         self._timer: asyncio.TimerHandle | None = None
         self._limit = 0.0
         self._ends_at = math.inf
-        self._beat_at = 0.0
+        # Who has not begun cannot be silent: the first beat is that of its call.
+        self._beat_at = math.inf
         self.silence = math.inf
         self.command = command
         self.task: asyncio.Task[Outcome] | None = None
@@ -455,12 +458,15 @@ class Attempt:
         self.task.add_done_callback(self._done)
         if limit is not None:
             self._limit, self._ends_at = limit, self.since + limit
-        self.beat()
         self._watch(self._left())
 
     def beat(self) -> None:
         """It is alive. Called from any thread."""
         self._beat_at = machine.monotonic()
+
+    def rest(self) -> None:
+        """The call is over, and may be silent now."""
+        self._beat_at = math.inf
 
     def settle(self, outcome: Outcome) -> None:
         """Report *outcome*, unless something was reported before."""
@@ -521,6 +527,7 @@ class Attempt:
         return min(self._ends_at - asyncio.get_running_loop().time(), self.silence - silent)
 
     def _watch(self, left: float) -> None:
+        left = min(left, self.silence)
         if left < _EXACT_BELOW:
             self._timer = asyncio.get_running_loop().call_later(left, self.expire)
         elif left < math.inf:
