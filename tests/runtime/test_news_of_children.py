@@ -15,6 +15,8 @@ from tests.runtime.stage import Stage
 
 go = Signal("go", int)
 QUIET = 4.5
+_WAITING_CHILD = "SELECT id::text FROM saga WHERE name = 'child' AND status = 'waiting'"
+_DUE = "UPDATE saga SET due_at = clock_timestamp() WHERE id = $1"
 SOON = 2.0
 
 
@@ -47,6 +49,52 @@ async def test_news_that_was_lost_on_its_way_is_sent_again_once_the_end_is_recor
         began = time.monotonic()
         assert await handle.result(within=10) == 70
     assert lost.fired == 1
+    assert time.monotonic() - began < SOON
+
+
+async def test_the_end_of_a_child_that_nobody_can_go_on_with_is_told_again_too(
+    on_stage: Stage,
+) -> None:
+    changed = Saga("child", 1, finish.without_undo("a test") >> go.wait())
+    as_changed = Saga("parent", 1, changed.child() >> finish)
+    settings: dict[str, Any] = {**QUICK, "park_after": 0.1}
+    async with on_stage.worker(parent, park_after=0.1):
+        handle = await on_stage.start(parent, 1)
+        async with asyncio.timeout(10):
+            while not (child_id := await on_stage.side.fetchval(_WAITING_CHILD)):
+                await asyncio.sleep(0.05)
+    await on_stage.side.execute(_DUE, child_id)
+    async with (
+        WireProxy(on_stage.dsn) as wire,
+        work([as_changed], {}, database_url=wire.dsn, settings=WorkerSettings(**settings)),
+    ):
+        await on_stage.stands(await on_stage.orchestrator.handle(child_id), Status.STUCK)
+        await asyncio.sleep(QUIET)
+        lost = wire.cut_before_commit("INSERT INTO inbox")
+        await on_stage.orchestrator.terminate(child_id, reason="nobody needs it")
+        await on_stage.orchestrator.wait(child_id, within=10)
+        began = time.monotonic()
+        assert await on_stage.orchestrator.wait(handle.saga_id, within=10) is Status.COMPENSATED
+    assert lost.fired == 1
+    assert time.monotonic() - began < SOON
+
+
+async def test_an_end_that_was_recorded_without_an_answer_is_told_again(on_stage: Stage) -> None:
+    settings: dict[str, Any] = {**QUICK, "park_after": 0.1}
+    async with (
+        WireProxy(on_stage.dsn) as wire,
+        work([parent], {}, database_url=wire.dsn, settings=WorkerSettings(**settings)),
+    ):
+        handle = await on_stage.start(parent, 1)
+        await asyncio.sleep(QUIET)
+        child_id = await on_stage.side.fetchval(_WAITING_CHILD)
+        lost = wire.cut_before_commit("INSERT INTO inbox")
+        unknown = wire.cut_after_commit("INSERT INTO event")
+        await on_stage.orchestrator.signal(child_id, go, 7)
+        assert await on_stage.orchestrator.wait(child_id, within=10) is Status.COMPLETED
+        began = time.monotonic()
+        assert await on_stage.orchestrator.wait(handle.saga_id, within=10) is Status.COMPLETED
+    assert (lost.fired, unknown.fired) == (1, 1)
     assert time.monotonic() - began < SOON
 
 
