@@ -102,6 +102,7 @@ class Engine:
         self._executor = executor
         self._journal = Journal(store, codec, recorder, telemetry, owner)
         self._sagas = sagas
+        self._owner = owner
         self._may_act = may_act
         self._park_after = park_after
         self._claim_limit = claim_limit
@@ -217,7 +218,7 @@ class Engine:
             if self.draining:
                 next_ = Plan(wake_at=next_.wake_at)
                 if not run.attempts:
-                    await self._journal.flush(run, due_at=self._clock.now(), keep=False)
+                    await self._hand_over(run)
                     return
             if await self._looked_after_children(run, next_):
                 continue
@@ -226,6 +227,15 @@ class Engine:
                 return
             await self._wait(run, next_)
             self._take_in(run)
+
+    async def _hand_over(self, run: Running) -> None:
+        """Give it back, due at once."""
+        now = asyncio.get_running_loop().time()
+        if any(now < until for until in run.ending.values()):
+            # The end may not be there when the next owner looks: it has to hear the news as well.
+            await self._store.queue.release(self._owner, [run.claim.saga_id], untouched=True)
+        else:
+            await self._journal.flush(run, due_at=self._clock.now(), keep=False)
 
     def _plan(self, run: Running) -> Plan:
         """Let all decisions happen that need nothing from outside; then what is to be run."""
