@@ -227,7 +227,7 @@ class Fleet(Protocol):
         ...
 
     async def oldest_transaction(self) -> float:
-        """Seconds for which the oldest transaction of the server is open; 0.0 when none is."""
+        """For how many seconds the oldest transaction is open that keeps dead rows of ours; or 0.0."""
         ...
 
     async def retire_dead(self) -> list[Retired]:

@@ -66,7 +66,7 @@ _LEVELS = {
     ),
     "oldest_transaction": (
         "saga_oldest_transaction_seconds",
-        "How long the oldest transaction of the server is open; dead rows pile up meanwhile.",
+        "How long the oldest transaction is open that keeps dead rows from being removed.",
         "",
     ),
 }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from orchestrator.domain import events as ev
@@ -101,6 +102,7 @@ class Engine:
         self._executor = executor
         self._journal = Journal(store, codec, recorder, telemetry, owner)
         self._sagas = sagas
+        self._owner = owner
         self._may_act = may_act
         self._park_after = park_after
         self._claim_limit = claim_limit
@@ -163,10 +165,9 @@ class Engine:
             reason = str(message.payload.get("reason", ""))
             children = await self._kin.children_of(claim.saga_id)
             await self._kin.terminate(children, claim.saga_id, reason)
-            if claim.parent is not None:
-                await self._kin.report_end(claim, claim.parent, Status.TERMINATED)
             ended = ev.SagaTerminated(message.actor, reason, message.seq)
-            await self._journal.put_aside(claim, ended, Status.TERMINATED, message.seq)
+            record = partial(self._journal.put_aside, claim, ended, Status.TERMINATED, message.seq)
+            await self._tell_round(claim, Status.TERMINATED, record)
             return
         log.error("saga %s is stuck: %s", claim.saga_id, why)
         stuck = ev.SagaStuck("", "", why)
@@ -217,7 +218,7 @@ class Engine:
             if self.draining:
                 next_ = Plan(wake_at=next_.wake_at)
                 if not run.attempts:
-                    await self._journal.flush(run, due_at=self._clock.now(), keep=False)
+                    await self._hand_over(run)
                     return
             if await self._looked_after_children(run, next_):
                 continue
@@ -226,6 +227,15 @@ class Engine:
                 return
             await self._wait(run, next_)
             self._take_in(run)
+
+    async def _hand_over(self, run: Running) -> None:
+        """Give it back, due at once."""
+        now = asyncio.get_running_loop().time()
+        if any(now < until for until in run.ending.values()):
+            # The end may not be there when the next owner looks: it has to hear the news as well.
+            await self._store.queue.release(self._owner, [run.claim.saga_id], untouched=True)
+        else:
+            await self._journal.flush(run, due_at=self._clock.now(), keep=False)
 
     def _plan(self, run: Running) -> Plan:
         """Let all decisions happen that need nothing from outside; then what is to be run."""
@@ -494,32 +504,64 @@ class Engine:
 
     async def _end(self, run: Running) -> None:
         """Record the end, or that a person is needed; a parent hears of an end."""
-        parent = run.claim.parent if run.state.status in ENDED else None
-        told, began = False, asyncio.get_running_loop().time()
-        if parent is not None:
-            # Before it is recorded: an instance that has ended is never looked at again.
-            told = await self._kin.report_end(run.claim, parent, run.state.status)
-        try:
-            await self._journal.flush(run, due_at=None, keep=False)
-        except OwnershipLostError:
-            # Perhaps for a message only: what the steps did is not to be done again for that.
-            await self._journal.save_facts(run)
-            raise
-        if parent is None:
+
+        async def record() -> None:
+            try:
+                await self._journal.flush(run, due_at=None, keep=False)
+            except OwnershipLostError:
+                # Perhaps for a message only: what the steps did is not to be done again for that.
+                await self._journal.save_facts(run)
+                raise
+
+        if run.state.status in ENDED:
+            await self._tell_round(run.claim, run.state.status, record)
+        else:
+            await record()
+
+    async def _tell_round(
+        self, claim: Claim, status: Status, record: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Record an end, of which the parent hears before; and after, where that was in vain."""
+        if claim.parent is None:
+            await record()
             return
+        began = asyncio.get_running_loop().time()
+        # Before it is recorded: an instance that has ended is never looked at again.
+        told = await self._kin.report_end(claim, claim.parent, status)
+        await record()
         # Who was told too early has stopped looking by now, or will before it sees the end.
         if not told or asyncio.get_running_loop().time() - began > _ENDING / 2:
-            await self._tell_late(run, parent)
+            await self._tell_late(claim, claim.parent, status)
         self._store.hints.poke(DUE)
-        if (waiting := self.running.get(parent)) is not None:
+        if (waiting := self.running.get(claim.parent)) is not None:
             waiting.look_at = 0.0
             waiting.woken.set()
 
-    async def _tell_late(self, run: Running, parent: str) -> None:
+    async def tell_unanswered(self, claim: Claim) -> None:
+        """Tell the parent of an instance that is ours no more, should it have ended.
+
+        Its end may be in an append that was never answered, long after the parent has looked.
+        """
+        wait = _LOOK_AGAIN
+        while claim.parent is not None and self._may_act():
+            try:
+                ended = await self._store.reads.ended([claim.saga_id])
+            except UnavailableError as error:
+                log.debug("saga %s: %s", claim.saga_id, error)
+                await asyncio.sleep(machine.jittered(wait))
+                wait = min(wait * 2, _SOONEST)
+                continue
+            status = ended.get(claim.saga_id)
+            if status is not None and status in ENDED:
+                await self._tell_late(claim, claim.parent, status)
+                self._store.hints.poke(DUE)
+            return
+
+    async def _tell_late(self, claim: Claim, parent: str, status: Status) -> None:
         """Tell a parent of an end that is recorded, for as long as this worker may act."""
         wait = _LOOK_AGAIN
         while self._may_act() and not await self._kin.report_end(
-            run.claim, parent, run.state.status, recorded=True
+            claim, parent, status, recorded=True
         ):
             await asyncio.sleep(machine.jittered(wait))
             wait = min(wait * 2, _SOONEST)

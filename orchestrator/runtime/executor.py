@@ -59,7 +59,7 @@ from orchestrator.runtime.threads import Threads
 log = logging.getLogger(__name__)
 
 _AGAIN = timedelta(seconds=1)
-"""When to begin a step anew for whose transaction there was no database."""
+"""When to begin a step anew that had not happened, through no fault of its own."""
 
 _TICK = 0.1
 _THREADS = 200
@@ -159,6 +159,10 @@ class Executor:
             self._ticking = True
             loop.call_later(_TICK, self._tick)
 
+    def postponed(self, by: str) -> Postponed:
+        """To be begun anew in a moment: it was not called, or has not happened."""
+        return Postponed(by, self._clock.now() + _AGAIN)
+
     def forget(self, attempt: Attempt) -> None:
         """Stop watching *attempt*."""
         self._watched.pop(attempt, None)
@@ -228,8 +232,8 @@ class Executor:
         step = command.step
 
         async def call() -> Outcome:
-            attempt.beat()
             outcome = await self._outcome(command, subject, attempt)
+            attempt.rest()
             spent = sum(attempt.costs)
             if spent and isinstance(outcome, Succeeded | Failed | InDoubt):
                 outcome = replace(outcome, cost=spent)
@@ -268,7 +272,7 @@ class Executor:
                 return outcome_of(error, step)
             # What was not committed has not happened; a database that is away is no step's fault.
             if isinstance(error, UnavailableError) and isinstance(command, RunStep):
-                return Postponed("database", self._clock.now() + _AGAIN)
+                return self.postponed("database")
             return Failed(failure_of(error))
 
     async def _transact(self, command: Attemptable, subject: Subject, attempt: Attempt) -> Outcome:
@@ -302,16 +306,17 @@ class Executor:
             return request(command, payload, due_at, ctx.idempotency_key)
         match command:
             case RunStep():
-                return await self._run(command, given, ctx, handle)
+                return await self._run(command, given, ctx, attempt, handle)
             case RunCompensation():
                 key = ctx.idempotency_key
                 done = self._done(command, given, key)
                 ctx = replace(ctx, idempotency_key=f"{key}/undo")
-                await self._invoke(command.undo.action, done, ctx, *handle)
+                await self._invoke(attempt, command.undo.action, done, ctx, *handle)
                 return Succeeded()
             case RunProbe():
                 tried: Attempted[Any, Any] = Attempted(given, None, ctx.idempotency_key)
-                return self._answer(step, await self._invoke(command.probe.action, tried, ctx))
+                answer = await self._invoke(attempt, command.probe.action, tried, ctx)
+                return self._answer(step, answer)
         assert_never(command)
 
     def _done(
@@ -334,13 +339,19 @@ class Executor:
         return None if limit is None else self._clock.now() + timedelta(seconds=limit)
 
     async def _run(
-        self, command: RunStep, given: object, ctx: WorkflowContext, handle: tuple[object, ...]
+        self,
+        command: RunStep,
+        given: object,
+        ctx: WorkflowContext,
+        attempt: Attempt,
+        handle: tuple[object, ...],
     ) -> Outcome:
         step = command.step
         if step.executor == "process":
+            attempt.begin()
             result = await run_in_process(step, given, ctx)
         else:
-            result = await self._invoke(step.action, given, ctx, *handle)
+            result = await self._invoke(attempt, step.action, given, ctx, *handle)
         try:
             return Succeeded(self._codec.encode(result, step.output_type))
         except (UnrecordableError, InvalidInputError) as error:
@@ -348,15 +359,22 @@ class Executor:
             return InDoubt(failure_of(error, permanent=True))
 
     async def _invoke(
-        self, fn: Callable[..., Any], given: object, ctx: WorkflowContext, *handle: object
+        self,
+        attempt: Attempt,
+        fn: Callable[..., Any],
+        given: object,
+        ctx: WorkflowContext,
+        *handle: object,
     ) -> Any:
         """Await an async function; run a plain one in a thread, where it cannot block the loop."""
         if inspect.iscoroutinefunction(fn):
+            attempt.begin()
             return await fn(given, ctx, *handle)
         call = partial(contextvars.copy_context().run, fn, given, ctx, *handle)
         thread: asyncio.Future[Any] | None = None
         try:
             async with self._places:
+                attempt.begin()
                 thread = asyncio.get_running_loop().run_in_executor(self._threads, call)
                 result = await asyncio.shield(thread)
         except asyncio.CancelledError:
@@ -437,7 +455,8 @@ class Attempt:
         self._timer: asyncio.TimerHandle | None = None
         self._limit = 0.0
         self._ends_at = math.inf
-        self._beat_at = 0.0
+        # Who has not begun cannot be silent: the first beat is that of its call.
+        self._beat_at = math.inf
         self.silence = math.inf
         self.command = command
         self.task: asyncio.Task[Outcome] | None = None
@@ -455,12 +474,22 @@ class Attempt:
         self.task.add_done_callback(self._done)
         if limit is not None:
             self._limit, self._ends_at = limit, self.since + limit
-        self.beat()
         self._watch(self._left())
 
     def beat(self) -> None:
         """It is alive. Called from any thread."""
         self._beat_at = machine.monotonic()
+
+    def begin(self) -> None:
+        """The call is made now: its outcome is in doubt until it is known."""
+        if self._report is None:
+            # Its time was over while it waited; whoever swallowed that must not call it now.
+            raise asyncio.CancelledError
+        self.beat()
+
+    def rest(self) -> None:
+        """The call is over, and known: those that are told of it take the time that they need."""
+        self._beat_at = self._ends_at = math.inf
 
     def settle(self, outcome: Outcome) -> None:
         """Report *outcome*, unless something was reported before."""
@@ -491,16 +520,22 @@ class Attempt:
         if left > 0:
             self._watch(left)
             return
+        outcome = self._overdue()
+        self.settle(outcome)
+        self._executor.conclude(self.taken, outcome)
+        self._leave()
+
+    def _overdue(self) -> Outcome:
+        if self._beat_at == math.inf and isinstance(self.command, RunStep):
+            # What has not been called has not happened, and is no fault of the step.
+            return self._executor.postponed("turn to be called")
         silent = self._ends_at > asyncio.get_running_loop().time()
         late = (
             f"no heartbeat for {self.silence:g} s"
             if silent
             else f"no answer within {self._limit:g} s"
         )
-        outcome = InDoubt(failure_of(TimeoutError(late)), sum(self.costs))
-        self.settle(outcome)
-        self._executor.conclude(self.taken, outcome)
-        self._leave()
+        return InDoubt(failure_of(TimeoutError(late)), sum(self.costs))
 
     def cut_off(self) -> None:
         """Nobody waits for it any more: whether it happened is not known."""
@@ -521,6 +556,7 @@ class Attempt:
         return min(self._ends_at - asyncio.get_running_loop().time(), self.silence - silent)
 
     def _watch(self, left: float) -> None:
+        left = min(left, self.silence)
         if left < _EXACT_BELOW:
             self._timer = asyncio.get_running_loop().call_later(left, self.expire)
         elif left < math.inf:

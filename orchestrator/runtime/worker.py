@@ -338,7 +338,9 @@ class _Shift:
                 return
             else:
                 return
-            mine = await self._reclaim(mine)
+            before, mine = mine, await self._reclaim(mine)
+            if mine is None:
+                await self._engine.tell_unanswered(before)
 
     async def _reclaim(self, claim: Claim) -> Claim | None:
         wait = 0.1

@@ -10,6 +10,7 @@ import pytest
 from orchestrator import Saga, Status, WorkflowContext, step
 from orchestrator.domain.events import StepInDoubt
 from orchestrator.errors import DefinitionError
+from orchestrator.runtime import executor
 from tests.runtime.stage import Stage
 
 SILENCE = 1.0
@@ -76,6 +77,39 @@ async def test_one_that_falls_silent_or_never_ends_is_in_doubt(
     [doubt] = [entry.event async for entry in handle.history() if entry.type == "StepInDoubt"]
     assert isinstance(doubt, StepInDoubt)
     assert why in doubt.failure.message
+
+
+async def test_one_that_waits_for_a_thread_has_not_begun_and_is_not_silent(
+    on_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "_THREADS", 1)
+    saga = _saga(copy_in_thread)
+    async with on_stage.worker(saga):
+        handles = [await on_stage.start(saga, 8) for _ in range(3)]
+        async with asyncio.timeout(30):
+            assert [await handle.result() for handle in handles] == [8, 8, 8]
+
+
+async def test_one_that_has_ended_is_not_silent_while_its_circuit_hears_of_it(
+    on_stage: Stage,
+) -> None:
+    called, answered = asyncio.Event(), asyncio.Event()
+
+    @step(heartbeat=SILENCE)
+    async def ask(n: int, ctx: WorkflowContext) -> int:
+        called.set()
+        await answered.wait()
+        return n
+
+    saga = Saga("asking", 1, ask.without_undo("a test").circuit("bank"))
+    async with on_stage.worker(saga):
+        handle = await on_stage.start(saga, 7)
+        await called.wait()
+        async with on_stage.side.transaction():
+            await on_stage.side.execute("LOCK TABLE circuit IN EXCLUSIVE MODE")
+            answered.set()
+            async with asyncio.timeout(30):
+                assert await handle.result() == 7
 
 
 def test_nobody_hears_a_heartbeat_from_another_process() -> None:

@@ -115,3 +115,41 @@ async def test_a_budget_that_one_worker_spent_stops_the_other(on_stage: Stage) -
         assert await stopped.status() is Status.COMPENSATED
     assert on_stage.diary.of(stopped.saga_id) == []
     assert len(on_stage.diary.lines()) == 3
+
+
+async def test_a_step_is_not_in_doubt_because_the_database_is_slow_to_let_it_through(
+    on_stage: Stage,
+) -> None:
+    quick = called("call").rate_limit("r", 10).timeout(0.5)
+    saga = Saga("in-time", 1, quick)
+    async with on_stage.worker(saga):
+        async with on_stage.side.transaction():
+            await on_stage.side.execute("LOCK TABLE rate IN EXCLUSIVE MODE")
+            handle = await on_stage.start(saga, 7)
+            await asyncio.sleep(1.0)
+        async with asyncio.timeout(20):
+            assert await handle.result() == 8
+    assert (await types(handle))["StepInDoubt"] == 0
+
+
+async def test_what_a_step_came_to_is_known_however_long_its_circuit_takes_to_hear_it(
+    on_stage: Stage,
+) -> None:
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    @make_step
+    async def ask(n: int, ctx: WorkflowContext) -> int:
+        asked.set()
+        await answered.wait()
+        return n
+
+    saga = Saga("slow-circuit", 1, ask.without_undo("a test").circuit("bank").timeout(1.0))
+    async with on_stage.worker(saga):
+        handle = await on_stage.start(saga, 7)
+        await asked.wait()
+        async with on_stage.side.transaction():
+            await on_stage.side.execute("LOCK TABLE circuit IN EXCLUSIVE MODE")
+            answered.set()
+            async with asyncio.timeout(20):
+                assert await handle.result() == 7
+    assert (await types(handle))["StepInDoubt"] == 0

@@ -91,7 +91,7 @@ class PostgresFleet:
         return True
 
     async def oldest_transaction(self) -> float:
-        """As the port says, anybody's, in any database of the server."""
+        """As the port says, anybody's that keeps rows of this database."""
         rows = await self.database.fetch(sql("list_old_transactions"))
         return max((row["seconds"] for row in rows), default=0.0)
 

@@ -74,6 +74,21 @@ async def test_a_role_with_the_rights_that_are_listed_can_do_everything(
         await store.fleet.leave(worker)
 
 
+async def test_who_only_reads_in_another_database_keeps_no_row_of_ours(
+    any_dsn: str, store: Store
+) -> None:
+    elsewhere = await asyncpg.connect(urlunsplit(urlsplit(any_dsn)._replace(path="/postgres")))
+    async with elsewhere.transaction(isolation="repeatable_read"):
+        await elsewhere.execute("SELECT pg_sleep(0.3)")
+        assert await store.fleet.oldest_transaction() < 0.3
+    here = await asyncpg.connect(any_dsn)
+    async with here.transaction(isolation="repeatable_read"):
+        await here.execute("SELECT pg_sleep(0.3)")
+        assert await store.fleet.oldest_transaction() >= 0.3
+    await elsewhere.close()
+    await here.close()
+
+
 async def test_a_transaction_that_is_open_for_long_is_named_whosever_it_is(
     any_dsn: str, store: Store
 ) -> None:

@@ -17,8 +17,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from orchestrator.adapters.postgres import checkup, migrate, schema
-from orchestrator.adapters.postgres.pool import Database, PostgresSettings
+from orchestrator.adapters.postgres.pool import Connection, Database, PostgresSettings
+from orchestrator.adapters.postgres.statements import sql
 from orchestrator.adapters.postgres.store import open_store
+from orchestrator.errors import UnavailableError
 from orchestrator.ports import Verdict
 from tests.contract.given import ORDER, Given
 from tests.poolers import NoPoolerError, open_pooler
@@ -29,6 +31,7 @@ SHOWN = {
     "lock_timeout": "700ms",
     "idle_in_transaction_session_timeout": "1s",
 }
+ENTER = "SELECT pg_advisory_xact_lock_shared(hashtext('saga'), hashtext('gate'))"
 IGNORING = """ignore_startup_parameters = statement_timeout,lock_timeout,\
 idle_in_transaction_session_timeout,plan_cache_mode,enable_seqscan,enable_bitmapscan,jit
 """
@@ -124,6 +127,31 @@ async def test_no_prepared_statement_and_no_lock_stays_in_a_session(pooled_dsn: 
                     await lent.handle.execute(text("SELECT :n + 1"), {"n": 1})
         await asyncio.gather(*(one.feed.read(0, 10) for _ in range(20)))
         assert await left_behind(pooled_dsn) == (0, 0)
+
+
+async def test_a_relay_that_is_stopped_with_the_gate_in_hand_lets_appends_go_on(
+    dsn: str,
+) -> None:
+    # Each transaction has a COMMIT of its own here, before which its process may be stopped.
+    database = Database(dsn, PostgresSettings(pooler="transaction"))
+    await database.open()
+    held, stopped = asyncio.Event(), asyncio.Event()
+
+    async def settle(connection: Connection) -> None:
+        await connection.fetch(sql("settle_feed"), "100ms")
+        held.set()
+        await stopped.wait()
+
+    relay = asyncio.create_task(database.with_connection(settle))
+    await held.wait()
+    side = await asyncio.wait_for(asyncpg.connect(dsn), 5)
+    await side.execute(f"SET lock_timeout = '{PostgresSettings().lock_timeout:g}s'")
+    await side.execute(ENTER)
+    stopped.set()
+    with pytest.raises(UnavailableError):
+        await relay
+    await side.close()
+    await database.close()
 
 
 async def test_many_stores_share_few_sessions(pooled_dsn: str) -> None:

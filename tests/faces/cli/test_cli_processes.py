@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
+import psycopg
 import pytest
 
 from tests.faces.cli.prompt import ROOT, Prompt, environment, order, process, status_of, worker
@@ -135,6 +137,25 @@ def test_a_worker_serves_its_metrics_to_this_machine_unless_told_otherwise(
             everywhere = False
         assert not everywhere
         assert running.end() == 0
+
+
+def test_a_worker_tells_the_age_of_the_oldest_transaction(dsn: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with psycopg.connect(dsn) as report:
+        report.execute("CREATE TEMP TABLE held (n int)")
+        report.execute("SELECT pg_sleep(0.5)")
+        with worker(dsn, "--metrics-port", port) as running:
+            running.until("works on")
+            age, limit = 0.0, time.monotonic() + 10
+            while age < 0.5 and time.monotonic() < limit:
+                with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                    found = re.search(
+                        rb"^saga_oldest_transaction_seconds (\S+)", answer.read(), re.MULTILINE
+                    )
+                age = float(found[1]) if found else 0.0
+            assert age >= 0.5
+            assert running.end() == 0
 
 
 def test_ctrl_c_ends_a_watch_without_a_word(dsn: str) -> None:
