@@ -240,7 +240,7 @@ async def test_a_declaration_that_has_to_wait_holds_no_other_one_up(
             on_event("t", orders, model=Paid, input=lambda p: Order(order_id="o", cents=p.cents)),
         ],
     )
-    with pytest.raises(NotYetError, match="'order'.*; .*'other'") as waits:
+    with pytest.raises(NotYetError, match=r"'order'.*; .*'other'") as waits:
         await intake.take(record({"cents": 5}), 1)
 
     assert waits.value.patience == 5

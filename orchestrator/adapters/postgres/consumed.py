@@ -36,6 +36,9 @@ _CHECK_NOW = "SET CONSTRAINTS ALL IMMEDIATE"
 _DROP_AFTER = 2.0
 """Seconds that a handler gets to end when it is called away; then it loses its connection."""
 
+_REASON_LIMIT = 2_000
+"""Characters of the reason that are kept."""
+
 ConsumerDatabase = str | AsyncEngine
 """A URL, or an engine of the caller's."""
 
@@ -200,6 +203,8 @@ class ConsumedEvents:
 
     async def accept_gap(self, saga_id: str, version: int) -> bool:
         """Let a saga go on with *version*; False when it is further already."""
+        if not 0 < version < 2**63:
+            raise InvalidInputError(f"no saga has a version {version}; versions count from 1")
         async with self._transaction() as effects:
             found = await effects.connection.exec_driver_sql(
                 sql("accept_gap"), (self.group, saga_id, version)
@@ -242,7 +247,7 @@ class ConsumedEvents:
             text = f"the handler took longer than {self._timeout:g} s"
             raise HandlerError(TimeoutError(text))
         try:
-            task.result()
+            result_of(task)
             await effects.settle()
         except UnavailableError:
             raise
@@ -277,11 +282,12 @@ class ConsumedEvents:
         self, connection: AsyncConnection, saga_id: str, version: int, record: Record, why: str
     ) -> None:
         headers = [[name, value.decode("utf-8", "replace")] for name, value in record.headers]
+        reason = why[:_REASON_LIMIT].replace("\0", "\\0").encode("utf-8", "replace").decode()
         await connection.exec_driver_sql(
             sql("park_event"),
             (
                 self.group, saga_id, version, record.topic, record.partition, record.offset,
-                record.timestamp, record.value or b"", json.dumps(headers), why,
+                record.timestamp, record.value or b"", json.dumps(headers), reason,
             ),
         )  # fmt: skip
 
@@ -319,6 +325,14 @@ def consumer_tables() -> Sequence[str]:
         line for line in sql("create_consumed").splitlines() if not line.startswith("--")
     )
     return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def result_of(task: asyncio.Future[None]) -> None:
+    """Raise what a handler raised; one that was cancelled by what it awaited failed as well."""
+    if task.cancelled():
+        # Let out as it is, it would end whoever called the handler, without a word.
+        raise RuntimeError("CancelledError: what the handler awaited was cancelled")
+    task.result()
 
 
 async def _call_away(task: asyncio.Future[None], effects: Effects) -> bool:
