@@ -160,6 +160,83 @@ async def test_an_accepted_gap_lets_the_saga_go_on(books: Books) -> None:
     assert await books.booked() == [("s", 1), ("s", 4)]
 
 
+# ---------------------------------------------------------------------------- wanted by nobody
+
+
+async def test_events_that_nobody_wants_are_counted_many_at_once(books: Books) -> None:
+    consumer = books.consumer()
+    consumer.on("saga.SagaCompleted")(book)
+    sagas = [f"s{n}" for n in range(100)]
+    for version in (1, 2, 2):
+        await asyncio.gather(*(take(consumer, event_record(s, version)) for s in sagas))
+    await take(consumer, *[event_record(s, 3, type_="SagaCompleted") for s in sagas[:5]])
+
+    found = await books.query("SELECT saga_id, version, xmin FROM saga_consumed")
+    assert {row[0]: row[1] for row in found} == dict.fromkeys(sagas, 2) | dict.fromkeys(
+        sagas[:5], 3
+    )
+    assert len({row[2] for row in found}) <= 5 + 10
+    assert await books.booked() == [(s, 3) for s in sagas[:5]]
+
+
+async def test_two_processes_pass_over_the_same_events_and_miss_none(books: Books) -> None:
+    sagas = [f"s{n}" for n in range(20)]
+
+    async def go_through(saga: str, consumer: EventConsumer) -> None:
+        await take(consumer, *[event_record(saga, version) for version in range(1, 21)])
+
+    both = [books.consumer(), books.consumer()]
+    await asyncio.gather(*(go_through(s, consumer) for s in sagas for consumer in both))
+
+    found = await books.query("SELECT saga_id, version FROM saga_consumed")
+    assert dict(found) == dict.fromkeys(sagas, 20)
+
+
+async def test_an_event_that_nobody_wants_is_parked_behind_one_that_is(books: Books) -> None:
+    consumer = books.consumer(attempts=1)
+
+    @consumer.on("saga.SagaCompleted")
+    async def broken(event: Event) -> None:
+        raise ValueError("no")
+
+    await take(consumer, event_record("s", 1, type_="SagaCompleted"), event_record("s", 2))
+    assert [one.version for one in await consumer.parked()] == [1, 2]
+
+
+async def test_a_handler_at_work_holds_up_the_events_of_its_own_saga_only(books: Books) -> None:
+    """The events of another process that nobody wants there are written together."""
+    busy, other = books.consumer(), books.consumer()
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    @busy.on()
+    async def slow(event: Event) -> None:
+        inside.set()
+        await go.wait()
+
+    await take(other, event_record("s", 1))
+    working = asyncio.create_task(busy.take(event_record("s", 2), 1))
+    await inside.wait()
+    behind = asyncio.create_task(other.take(event_record("s", 2), 1))
+    try:
+        sagas = [event_record(f"t{n}", 1) for n in range(10)]
+        await asyncio.wait_for(asyncio.gather(*(take(other, one) for one in sagas)), 10)
+        assert not behind.done()
+    finally:
+        go.set()
+    await asyncio.gather(working, behind)
+
+
+async def test_a_database_that_is_away_lets_nobody_pass_over_an_event(books: Books) -> None:
+    consumer = books.consumer()
+    async with _tables_gone(books):
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="create_tables"):
+                await take(consumer, event_record("s", 1))
+    await take(consumer, event_record("s", 1))
+    with pytest.raises(GapError):
+        await take(consumer, event_record("s", 3))
+
+
 # ---------------------------------------------------------------------------- handlers
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -23,6 +24,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from orchestrator.adapters.postgres.callers import driver_of
+from orchestrator.adapters.postgres.passed_events import Passed, PassedEvents
 from orchestrator.adapters.postgres.statements import sql
 from orchestrator.adapters.postgres.trouble import TROUBLE, in_our_words, is_away, unwrapped, where
 from orchestrator.errors import GapError, InvalidInputError, UnavailableError
@@ -137,6 +139,10 @@ class ConsumedEvents:
         self._timeout = timeout
         self._own = isinstance(database, str)
         self._engine = _engine(database, connections, timeout) if isinstance(database, str) else database  # fmt: skip
+        self._passed = {
+            from_middle: PassedEvents(partial(self._write_passed, from_middle=from_middle))
+            for from_middle in (False, True)
+        }
         self._where = where(str(self._engine.url.render_as_string(hide_password=True)))
 
     async def take(
@@ -158,6 +164,24 @@ class ConsumedEvents:
             else:
                 await self._run(run, effects)
         return True
+
+    async def pass_over(
+        self, saga_id: str, version: int, record: Record, *, from_middle: bool
+    ) -> bool:
+        """Count an event that nobody handles, with others at once; False where `take` has to look."""
+        passed = self._passed[from_middle]
+        return await passed.add(Passed(saga_id, version, record))
+
+    async def _write_passed(self, events: Sequence[Passed], *, from_middle: bool) -> set[str]:
+        records = [event.record for event in events]
+        values = (
+            self.group, [event.saga_id for event in events], [event.version for event in events],
+            [record.topic for record in records], [record.partition for record in records],
+            [record.offset for record in records], from_middle,
+        )  # fmt: skip
+        async with self._transaction() as effects:
+            written = await effects.connection.exec_driver_sql(sql("pass_events"), values)
+            return set(written.scalars())
 
     async def park(
         self, saga_id: str, version: int, record: Record, why: str, *, from_middle: bool
@@ -213,6 +237,8 @@ class ConsumedEvents:
 
     async def close(self) -> None:
         """Let go of the database, within a few seconds."""
+        for passed in self._passed.values():
+            await passed.close()
         if self._own:
             disposing = asyncio.ensure_future(self._engine.dispose())
             await asyncio.wait({disposing}, timeout=_DROP_AFTER)
