@@ -43,6 +43,10 @@ _COUNTS = {
     "relay_failures": ("saga_relay_failures", "Times this relay went back to its checkpoint."),
     "consumed_records": ("saga_consumed_records", "Records of topics that were taken in."),
     "dead_letters": ("saga_dead_letters", "Records that could not be taken in, and were kept."),
+    "lost_records": (
+        "saga_lost_records",
+        "Records that were removed from their topic before they were read.",
+    ),
     "parked_events": ("saga_parked_events", "Events that a handler failed on, and were parked."),
     "stopped_partitions": ("saga_stopped_partitions", "Times an error stopped a partition."),
     "relays_fenced": ("saga_relays_fenced", "Times another relay took the checkpoint away."),

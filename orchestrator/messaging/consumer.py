@@ -153,12 +153,18 @@ class EventConsumer:
             if self._consumed is None:
                 await self._memory.take(event, record, self._call, self._timeout)
             else:
-                await self._consumed.take(
-                    event.saga_id, event.version, record, lambda effects: self._call(event, effects),
-                    from_middle=self._from_middle,
-                )  # fmt: skip
+                await self._take_with(self._consumed, event, record)
         except HandlerError as failed:
             await self._failed(event, record, attempt, failed.error)
+
+    async def _take_with(self, consumed: ConsumedEvents, event: Event, record: Record) -> None:
+        arrived, from_middle = (event.saga_id, event.version, record), self._from_middle
+        wanted = any(handler.means(event) for handler in self._handlers)
+        if not wanted and await consumed.pass_over(*arrived, from_middle=from_middle):
+            return
+        await consumed.take(
+            *arrived, lambda effects: self._call(event, effects), from_middle=from_middle
+        )
 
     async def _call(self, event: Event, effects: Effects | None = None) -> None:
         for handler in self._handlers:

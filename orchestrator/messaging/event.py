@@ -14,6 +14,9 @@ from orchestrator.ports import Record
 PREFIX = "saga."
 """What CloudEvents puts before the type of an event."""
 
+ID_LIMIT = 200
+"""Characters of a saga's id; ours have 36."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -52,7 +55,7 @@ def event_of(record: Record) -> Event:
     try:
         value = json.loads(record.value or b"")
         return Event(
-            saga_id=_text(value, "saga_id"),
+            saga_id=_name(_text(value, "saga_id")),
             saga=_text(value, "saga"),
             saga_version=int(value["saga_version"]),
             version=_version(value["version"]),
@@ -70,7 +73,7 @@ def event_of(record: Record) -> Event:
             offset=record.offset,
             headers={name: text.decode("utf-8", "replace") for name, text in record.headers},
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise RejectedRecordError(
             f"record {record.place} holds no event of a saga: {type(error).__name__}: {error}"
         ) from error
@@ -83,7 +86,13 @@ def _text(value: Any, name: str) -> str:
     return found
 
 
+def _name(saga_id: str) -> str:
+    if not 0 < len(saga_id) <= ID_LIMIT or not saga_id.isprintable():
+        raise ValueError(f"saga_id is {saga_id[:50]!r}, not 1 to {ID_LIMIT} printable characters")
+    return saga_id
+
+
 def _version(found: Any) -> int:
-    if not isinstance(found, int) or found < 1:
+    if type(found) is not int or not 0 < found < 2**63:
         raise ValueError(f"version is {found!r}; versions count from 1")
     return found

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 
-from orchestrator.adapters.postgres.consumed import HandlerError, gap
+from orchestrator.adapters.postgres.consumed import HandlerError, gap, result_of
 from orchestrator.errors import RejectedRecordError, UnavailableError
 from orchestrator.messaging.event import Event
 from orchestrator.ports import Record
@@ -34,16 +34,17 @@ class Remembered:
 
         Raises HandlerError for what they raise, and for one that takes longer than *limit*.
         """
-        last = self._last.get(event.saga_id)
-        if last is not None and event.version <= last:
-            return
+        last, failed = self._last.get(event.saga_id), self._parked.get(event.saga_id)
         if last is not None and event.version > last + 1:
             raise gap(event.saga_id, last, event.version, record)
-        if event.saga_id in self._parked:
+        if failed is not None and event.version >= failed:
+            # One that came before, too: perhaps its dead letter was not written.
             self._remember(event)
             raise RejectedRecordError(
-                f"event {event.id} comes after version {self._parked[event.saga_id]}, which failed"
+                f"event {event.id}: version {failed} of its saga failed, and nothing more is handled"
             )
+        if last is not None and event.version <= last:
+            return
         await _call_within(limit, call(event))
         self._remember(event)
 
@@ -57,7 +58,7 @@ class Remembered:
         self._last.clear()
 
     def _remember(self, event: Event) -> None:
-        self._last[event.saga_id] = event.version
+        self._last[event.saga_id] = max(event.version, self._last.get(event.saga_id, 0))
         self._last.move_to_end(event.saga_id)
         while len(self._last) > self._limit:
             self._last.popitem(last=False)
@@ -73,7 +74,7 @@ async def _call_within(limit: float, call: Awaitable[None]) -> None:
     if late:
         raise HandlerError(TimeoutError(f"the handler took longer than {limit:g} s"))
     try:
-        task.result()
+        result_of(task)
     except UnavailableError:
         raise
     except Exception as error:

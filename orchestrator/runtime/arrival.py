@@ -30,19 +30,28 @@ class Arrival:
 
 
 def headers_of(record: Record) -> dict[str, str]:
-    """The headers as text, the last of each name."""
-    return {name: value.decode("utf-8", "replace") for name, value in record.headers}
+    """The headers as text, the last of each name; with the attributes of a structured CloudEvent."""
+    headers = _plain(record)
+    return headers | _structured(_text(record))[0] if _is_structured(headers) else headers
 
 
 def arrival_of(record: Record) -> Arrival:
     """What *record* says. Raises RejectedRecordError when it cannot be read."""
-    headers = headers_of(record)
-    text = _text(record)
-    if headers.get("content-type", "").startswith("application/cloudevents"):
+    headers, text = _plain(record), _text(record)
+    if _is_structured(headers):
         attributes, text = _structured(text)
         headers |= attributes
     record_id = _id(record, headers)
     return Arrival(record_id, headers, text, _context(headers, record_id))
+
+
+def _plain(record: Record) -> dict[str, str]:
+    # Bytes that are no text stay apart from each other: ids are made of them.
+    return {name: value.decode("utf-8", "backslashreplace") for name, value in record.headers}
+
+
+def _is_structured(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").startswith("application/cloudevents")
 
 
 def _text(record: Record) -> Json:
@@ -60,7 +69,7 @@ def _structured(text: Json) -> tuple[dict[str, str], Json]:
         envelope = json.loads(text)
         attributes = {f"ce_{n}": str(v) for n, v in envelope.items() if n != "data"}
         return attributes, Json(json.dumps(envelope["data"]))
-    except (ValueError, AttributeError, KeyError) as error:
+    except (ValueError, AttributeError, KeyError, RecursionError) as error:
         raise RejectedRecordError(
             f"the value is not a CloudEvent with JSON data: {type(error).__name__}: {error}"
         ) from error
@@ -71,13 +80,15 @@ def _id(record: Record, headers: Mapping[str, str]) -> str:
 
     With the time, records of a topic that was deleted and made anew are others.
     """
-    if headers.get("ce_id") and headers.get("ce_source"):
-        found = f"{headers['ce_source']}#{headers['ce_id']}"
-    else:
-        found = f"{record.place}@{record.timestamp}"
-    if len(found) <= ID_LIMIT and found.isprintable():
+    source, name = headers.get("ce_source"), headers.get("ce_id")
+    if not source or not name:
+        return f"{record.place}@{record.timestamp}"
+    found = f"{source}#{name}"
+    if "#" not in source and len(found) <= ID_LIMIT and found.isprintable():
         return found
-    return f"sha256:{hashlib.sha256(found.encode('utf-8', 'replace')).hexdigest()}"
+    # With a # in the source, "a#b" and "c" would be the same as "a" and "b#c".
+    whole = f"{len(source)} {found}"
+    return f"sha256:{hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _context(headers: Mapping[str, str], record_id: str) -> WorkflowContext:

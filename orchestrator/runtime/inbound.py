@@ -50,13 +50,19 @@ class InboundIntake:
             return
         arrival = arrival_of(record)
         refused: list[RejectedRecordError] = []
+        waiting: list[NotYetError] = []
         for one in meant:
             try:
                 await self._deliver(one, record, arrival)
             except RejectedRecordError as error:
                 refused.append(error)
+            except NotYetError as error:
+                waiting.append(error)
+        told = "; ".join(map(str, [*refused, *waiting]))
+        if waiting:
+            raise NotYetError(told, max(one.patience or 0.0 for one in waiting))
         if refused:
-            raise RejectedRecordError("; ".join(map(str, refused)))
+            raise RejectedRecordError(told)
 
     async def _deliver(self, one: Inbound, record: Record, arrival: Arrival) -> None:
         try:

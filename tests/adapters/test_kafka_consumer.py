@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from orchestrator.adapters.kafka import (
@@ -26,7 +26,7 @@ from orchestrator.errors import (
     RejectedRecordError,
     UnavailableError,
 )
-from orchestrator.ports import Record
+from orchestrator.ports import Record, Telemetry
 from tests.kafka_reader import read_topic
 
 pytestmark = pytest.mark.kafka
@@ -85,15 +85,28 @@ class Topic:
             producer.produce(self.name, value.encode(), key, headers={"kind": b"test"}, **where)
         assert producer.flush(30) == 0
 
+    def committed(self, partition: int = 0) -> int:
+        """The offset that the group committed."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group})
+        try:
+            [found] = consumer.committed([TopicPartition(self.name, partition)], timeout=20)
+            return int(found.offset)
+        finally:
+            consumer.close()
+
     @asynccontextmanager
     async def reading(
-        self, intake: Intake, options: ConsumerSettings = OPTIONS
+        self,
+        intake: Intake,
+        options: ConsumerSettings = OPTIONS,
+        telemetry: Telemetry | None = None,
     ) -> AsyncIterator[KafkaConsumer]:
         settings = KafkaSettings(self.servers)
         dead = KafkaDeadLetters(settings, self.dead, self.group)
         consumer = KafkaConsumer(
-            settings, [self.name], self.group, intake, dead, SilentTelemetry(), options
-        )
+            settings, [self.name], self.group, intake, dead, telemetry or SilentTelemetry(),
+            options,
+        )  # fmt: skip
         stop = asyncio.Event()
         task = asyncio.create_task(consumer.run(stop))
         try:
@@ -280,6 +293,156 @@ async def test_a_full_partition_is_not_read_on_until_there_is_room(topic: Topic)
         await until(lambda: len(intake.done) == 501)
 
 
+async def test_a_record_that_waits_holds_up_its_key_only_however_many_come_behind_it(
+    topic: Topic,
+) -> None:
+    """The window counts what is not done: else one that waits would fill it and stop them all."""
+    go = asyncio.Event()
+
+    async def wait(record: Record, _: int) -> None:
+        if record.key == b"waits":
+            await go.wait()
+
+    topic.send(("waits", "w"), *[(str(n), str(n)) for n in range(500)], partition=0)
+    intake = Intake(wait)
+    async with topic.reading(intake, replace(OPTIONS, window=20)) as consumer:
+        await until(lambda: len(intake.done) == 500)
+        [lanes] = [one for one in consumer._held.values() if one._order]
+        assert lanes.reached <= 0
+        go.set()
+        await until(lambda: lanes.reached == 501)
+
+
+async def test_what_is_done_behind_a_record_that_waits_is_bounded(topic: Topic) -> None:
+    go = asyncio.Event()
+
+    async def wait(record: Record, _: int) -> None:
+        if record.key == b"waits":
+            await go.wait()
+
+    topic.send(("waits", "w"), *[(str(n), str(n)) for n in range(500)], partition=0)
+    intake = Intake(wait)
+    async with topic.reading(intake, replace(OPTIONS, window=20, ahead=100)) as consumer:
+        await until(lambda: len(intake.done) >= 99)
+        await until(lambda: any(one.full for one in consumer._held.values()))
+        topic.send(("x", "x"), partition=1)
+        await until(lambda: "x" in intake.values)
+        assert len(intake.done) <= 100 + 2 * 20 + 1
+        go.set()
+        await until(lambda: len(intake.done) == 502)
+
+
+async def test_a_header_without_a_value_is_an_empty_one(topic: Topic) -> None:
+    async def look(record: Record, _: int) -> None:
+        if record.header("empty") == "":
+            raise RejectedRecordError("seen")
+
+    producer = Producer({"bootstrap.servers": topic.servers})
+    producer.produce(topic.name, b"1", "a", headers=[("empty", None)])
+    producer.flush(30)
+    topic.send(("a", "2"))
+    intake = Intake(look)
+    async with topic.reading(intake) as consumer:
+        await until(lambda: intake.values == ["2"])
+        assert consumer.stopped == {}
+
+    [dead] = read_topic(topic.servers, topic.dead)
+    assert dead.header["empty"] == ""
+
+
+async def test_an_intake_that_is_cancelled_from_inside_stops_its_partition_and_is_tried_again(
+    topic: Topic,
+) -> None:
+    broken = True
+
+    async def awaits_what_was_cancelled(record: Record, _: int) -> None:
+        if broken:
+            work = asyncio.ensure_future(asyncio.sleep(60))
+            work.cancel()
+            await work
+
+    topic.send(("a", "1"), ("a", "2"), partition=0)
+    intake = Intake(awaits_what_was_cancelled)
+    async with topic.reading(intake, replace(OPTIONS, stopped_for=0.3)) as consumer:
+        await until(lambda: list(consumer.stopped) == [(topic.name, 0)])
+        broken = False
+        await until(lambda: intake.values == ["1", "2"])
+
+
+@dataclass
+class Counted(SilentTelemetry):
+    """Remembers what was counted."""
+
+    counted: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def count(self, name: str, by: int = 1) -> None:
+        self.counted[name] += by
+
+
+async def test_records_that_were_removed_before_they_were_read_are_counted_and_told(
+    topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic.send(*[("a", str(n)) for n in range(10)], partition=0)
+    first, second, telemetry = Intake(), Intake(), Counted()
+    async with topic.reading(first, telemetry=telemetry):
+        await until(lambda: len(first.done) == 10)
+    assert telemetry.counted["lost_records"] == 0
+
+    topic.send(*[("a", str(n)) for n in range(10, 20)], partition=0)
+    admin = AdminClient({"bootstrap.servers": topic.servers})
+    for done in admin.delete_records([TopicPartition(topic.name, 0, 14)]).values():
+        done.result(30)
+    async with topic.reading(second, telemetry=telemetry):
+        await until(lambda: len(second.done) == 6)
+
+    assert second.values == [str(n) for n in range(14, 20)]
+    assert telemetry.counted["lost_records"] == 4
+    assert f"{topic.name}/0: 4 records, from offset 10 on, are gone" in caplog.text
+
+
+async def test_a_new_group_begins_at_the_beginning_and_misses_nothing(topic: Topic) -> None:
+    topic.send(*[("a", str(n)) for n in range(10)], partition=0)
+    admin = AdminClient({"bootstrap.servers": topic.servers})
+    for done in admin.delete_records([TopicPartition(topic.name, 0, 4)]).values():
+        done.result(30)
+    intake, telemetry = Intake(), Counted()
+    async with topic.reading(intake, telemetry=telemetry):
+        await until(lambda: len(intake.done) == 6)
+
+    assert intake.values == [str(n) for n in range(4, 10)]
+    assert telemetry.counted["lost_records"] == 0
+
+
+async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(topic: Topic) -> None:
+    topic.send(*[("a", str(n)) for n in range(10)], partition=0)
+    first, second = Intake(), Intake()
+    async with topic.reading(first):
+        await until(lambda: len(first.done) == 10)
+    admin = AdminClient({"bootstrap.servers": topic.servers})
+    for gone in admin.delete_topics([topic.name]).values():
+        gone.result(30)
+    await until(lambda: topic.name not in admin.list_topics(timeout=10).topics)
+    topic.create()
+    topic.send(("a", "new"), partition=0)
+    async with topic.reading(second):
+        await until(lambda: second.values == ["new"])
+
+
+async def test_what_a_transaction_leaves_behind_is_committed_and_no_lag(topic: Topic) -> None:
+    """Control records hold an offset each: without theirs, retention would seem to lose them."""
+    producer = Producer({"bootstrap.servers": topic.servers, "transactional.id": str(uuid.uuid4())})
+    producer.init_transactions(20)
+    for value, good in (("1", True), ("aborted", False), ("2", True), ("aborted", False)):
+        producer.begin_transaction()
+        producer.produce(topic.name, value.encode(), "a", 0)
+        producer.flush(10)
+        (producer.commit_transaction if good else producer.abort_transaction)(20)
+    intake = Intake()
+    async with topic.reading(intake):
+        await until(lambda: intake.values == ["1", "2"])
+        await until(lambda: topic.committed() == 8)
+
+
 async def test_a_second_member_gets_its_share_and_nothing_comes_twice(topic: Topic) -> None:
     slow: Behave = lambda *_: asyncio.sleep(0.005)  # noqa: E731 - shorter than a function
     one, two = Intake(slow), Intake(slow)
@@ -324,6 +487,26 @@ async def test_a_broker_that_is_away_is_waited_for_and_does_not_hold_up_the_end(
     assert not task.done()
     stop.set()
     await asyncio.wait_for(task, 5)
+
+
+async def test_a_group_that_takes_long_to_divide_does_not_hold_up_the_end(topic: Topic) -> None:
+    """Another member does not answer, and the group waits for it."""
+    silent = Consumer(
+        {"bootstrap.servers": topic.servers, "group.id": topic.group, "session.timeout.ms": 45_000,
+         "max.poll.interval.ms": 60_000, "auto.offset.reset": "earliest"}
+    )  # fmt: skip
+    silent.subscribe([topic.name])
+    topic.send(("a", "1"))
+    assert silent.poll(20) is not None
+    try:
+        intake = Intake()
+        async with topic.reading(intake):
+            await asyncio.sleep(1)
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < 8
+        assert intake.began == []
+    finally:
+        silent.close()
 
 
 def test_a_drain_that_outlasts_the_rebalance_is_refused() -> None:

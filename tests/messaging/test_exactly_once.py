@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -14,9 +16,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 
 from orchestrator import DefinitionError, InvalidInputError, UnavailableError
+from orchestrator.adapters.kafka import KafkaSettings
+from orchestrator.adapters.kafka.records import records_of
 from orchestrator.errors import GapError, NotYetError, RejectedRecordError
 from orchestrator.messaging import Event, EventConsumer, create_tables
 from orchestrator.ports import Record
+from tests.feed_events import feed_event
 from tests.messaging.records import event_record
 
 SERVERS = "127.0.0.1:9"
@@ -155,6 +160,83 @@ async def test_an_accepted_gap_lets_the_saga_go_on(books: Books) -> None:
     assert await books.booked() == [("s", 1), ("s", 4)]
 
 
+# ---------------------------------------------------------------------------- wanted by nobody
+
+
+async def test_events_that_nobody_wants_are_counted_many_at_once(books: Books) -> None:
+    consumer = books.consumer()
+    consumer.on("saga.SagaCompleted")(book)
+    sagas = [f"s{n}" for n in range(100)]
+    for version in (1, 2, 2):
+        await asyncio.gather(*(take(consumer, event_record(s, version)) for s in sagas))
+    await take(consumer, *[event_record(s, 3, type_="SagaCompleted") for s in sagas[:5]])
+
+    found = await books.query("SELECT saga_id, version, xmin FROM saga_consumed")
+    assert {row[0]: row[1] for row in found} == dict.fromkeys(sagas, 2) | dict.fromkeys(
+        sagas[:5], 3
+    )
+    assert len({row[2] for row in found}) <= 5 + 10
+    assert await books.booked() == [(s, 3) for s in sagas[:5]]
+
+
+async def test_two_processes_pass_over_the_same_events_and_miss_none(books: Books) -> None:
+    sagas = [f"s{n}" for n in range(20)]
+
+    async def go_through(saga: str, consumer: EventConsumer) -> None:
+        await take(consumer, *[event_record(saga, version) for version in range(1, 21)])
+
+    both = [books.consumer(), books.consumer()]
+    await asyncio.gather(*(go_through(s, consumer) for s in sagas for consumer in both))
+
+    found = await books.query("SELECT saga_id, version FROM saga_consumed")
+    assert dict(found) == dict.fromkeys(sagas, 20)
+
+
+async def test_an_event_that_nobody_wants_is_parked_behind_one_that_is(books: Books) -> None:
+    consumer = books.consumer(attempts=1)
+
+    @consumer.on("saga.SagaCompleted")
+    async def broken(event: Event) -> None:
+        raise ValueError("no")
+
+    await take(consumer, event_record("s", 1, type_="SagaCompleted"), event_record("s", 2))
+    assert [one.version for one in await consumer.parked()] == [1, 2]
+
+
+async def test_a_handler_at_work_holds_up_the_events_of_its_own_saga_only(books: Books) -> None:
+    """The events of another process that nobody wants there are written together."""
+    busy, other = books.consumer(), books.consumer()
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    @busy.on()
+    async def slow(event: Event) -> None:
+        inside.set()
+        await go.wait()
+
+    await take(other, event_record("s", 1))
+    working = asyncio.create_task(busy.take(event_record("s", 2), 1))
+    await inside.wait()
+    behind = asyncio.create_task(other.take(event_record("s", 2), 1))
+    try:
+        sagas = [event_record(f"t{n}", 1) for n in range(10)]
+        await asyncio.wait_for(asyncio.gather(*(take(other, one) for one in sagas)), 10)
+        assert not behind.done()
+    finally:
+        go.set()
+    await asyncio.gather(working, behind)
+
+
+async def test_a_database_that_is_away_lets_nobody_pass_over_an_event(books: Books) -> None:
+    consumer = books.consumer()
+    async with _tables_gone(books):
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="create_tables"):
+                await take(consumer, event_record("s", 1))
+    await take(consumer, event_record("s", 1))
+    with pytest.raises(GapError):
+        await take(consumer, event_record("s", 3))
+
+
 # ---------------------------------------------------------------------------- handlers
 
 
@@ -255,6 +337,64 @@ async def test_a_record_that_is_no_event_is_rejected(books: Books) -> None:
             await take(consumer, Record("t", 0, 0, 1, b"k", value))
 
 
+HOSTILE = {
+    "a name with a zero": {"saga_id": "a\0b"},
+    "a name that is no Unicode": {"saga_id": "\ud800"},
+    "no name": {"saga_id": ""},
+    "an endless name": {"saga_id": "x" * 100_000},
+    "a version beyond all bounds": {"version": 2**63},
+    "true for a version": {"version": True},
+    "an infinite attempt": {"attempt": float("inf")},
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("from_middle", [False, True])
+async def test_an_event_that_no_relay_wrote_is_rejected_and_waited_for_by_nobody(
+    books: Books, change: dict[str, Any], from_middle: bool
+) -> None:
+    consumer = books.consumer(from_middle=from_middle)
+    record = event_record("s", 1)
+    value = json.dumps(json.loads(record.value or b"") | change).encode()
+    with pytest.raises(RejectedRecordError, match="holds no event"):
+        await take(consumer, replace(record, value=value))
+
+
+async def test_an_event_that_is_nested_too_deep_is_rejected(books: Books) -> None:
+    with pytest.raises(RejectedRecordError, match="holds no event"):
+        await take(books.consumer(), Record("t", 0, 0, 1, b"k", b"[" * 100_000))
+
+
+async def test_the_end_that_a_prune_leaves_behind_is_an_event_like_any_other(
+    books: Books,
+) -> None:
+    consumer, seen = books.consumer(), []
+    consumer.on()(book)
+
+    @consumer.on("saga.SagaRemoved")
+    async def forget(event: Event) -> None:
+        seen.append((event.id, event.data))
+
+    removed = '{"saga":"order","saga_version":3}'
+    await take(
+        consumer, event_record("s", 1), event_record("s", 2, type_="SagaCompleted"),
+        event_record("s", 3, type_="SagaRemoved", data=removed),
+        event_record("s", 3, type_="SagaRemoved", data=removed),
+    )  # fmt: skip
+
+    assert seen == [("s/3", json.loads(removed))]
+    assert await books.booked() == [("s", 1), ("s", 2), ("s", 3)]
+
+
+async def test_a_state_and_its_tombstone_are_no_events(books: Books) -> None:
+    """The topic of states is another one; who reads it here learns so from the dead letters."""
+    removed = feed_event("s", 2, type_="SagaRemoved", data="{}")
+    [_, tombstone] = records_of(removed, KafkaSettings("x:1", state_topic="saga.state"))
+    assert tombstone.value is None
+    with pytest.raises(RejectedRecordError, match="holds no event of a saga"):
+        await take(books.consumer(), Record("saga.state", 0, 0, 1, b"s", tombstone.value))
+
+
 # ---------------------------------------------------------------------------- poison
 
 
@@ -336,6 +476,46 @@ async def test_a_failed_statement_that_the_handler_swallowed_commits_nothing(
     assert await books.booked() == []
     [parked] = await consumer.parked()
     assert "transaction is aborted" in parked.reason
+
+
+@pytest.mark.parametrize("database", [True, False])
+async def test_a_handler_that_is_cancelled_from_inside_counts_as_failed(
+    books: Books, database: bool
+) -> None:
+    consumer = books.consumer(attempts=2, **({} if database else {"database": None}))
+
+    @consumer.on()
+    async def awaits_what_was_cancelled(event: Event) -> None:
+        work = asyncio.ensure_future(asyncio.sleep(60))
+        work.cancel()
+        await work
+
+    with pytest.raises(NotYetError, match="CancelledError"):
+        await consumer.take(event_record("s", 1), 1)
+    if database:
+        await consumer.take(event_record("s", 1), 2)
+        [parked] = await consumer.parked()
+        assert "CancelledError" in parked.reason
+
+
+async def test_a_reason_that_the_database_cannot_hold_is_kept_as_well_as_it_can_be(
+    books: Books,
+) -> None:
+    consumer = books.consumer(attempts=1)
+
+    @consumer.on()
+    async def fails(event: Event) -> None:
+        raise ValueError("no \0 such \ud800 thing" + "!" * 2_000_000)
+
+    await take(consumer, event_record("s", 1))
+    [parked] = await consumer.parked()
+    assert parked.reason.startswith("ValueError: no ")
+    assert len(parked.reason) < 20_000
+
+
+async def test_a_version_that_cannot_be_is_no_gap_to_accept(books: Books) -> None:
+    with pytest.raises(InvalidInputError, match="versions count from 1"):
+        await books.consumer().accept_gap("s", 0)
 
 
 async def test_a_handler_that_hangs_is_cut_off_and_counts_as_failed(books: Books) -> None:

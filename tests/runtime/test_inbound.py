@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from pydantic import BaseModel
 from orchestrator import DefinitionError, Filter, Orchestrator, Saga, Signal, Status, pure
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.memory import open_store
+from orchestrator.adapters.postgres.store import open_store as open_postgres
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.errors import NotYetError, RejectedRecordError, UnavailableError
 from orchestrator.messaging import OnEvent, OnSignal, on_event, on_signal
@@ -223,6 +226,104 @@ async def test_a_record_that_two_declarations_mean_goes_to_both(service: Orchest
     await intake.take(record(ORDER), 2)
 
     assert sorted(one.name for one in await started(service)) == ["order", "other"]
+
+
+async def test_a_declaration_that_has_to_wait_holds_no_other_one_up(
+    service: Orchestrator,
+) -> None:
+    """The signal's instance never comes: what else the record means is done all the same."""
+    intake = InboundIntake(
+        service,
+        [
+            on_signal("t", paid, orders, key=lambda _: "nobody", patience=3),
+            on_signal("t", paid, others, key=lambda _: "nobody", patience=5),
+            on_event("t", orders, model=Paid, input=lambda p: Order(order_id="o", cents=p.cents)),
+        ],
+    )
+    with pytest.raises(NotYetError, match=r"'order'.*; .*'other'") as waits:
+        await intake.take(record({"cents": 5}), 1)
+
+    assert waits.value.patience == 5
+    assert [one.name for one in await started(service)] == ["order"]
+
+
+async def test_when_sees_the_attributes_of_a_cloud_event_in_structured_mode(
+    service: Orchestrator,
+) -> None:
+    kind = {"content-type": "application/cloudevents+json"}
+    rule = on_event("t", orders, when=lambda headers: headers["ce_type"] == "placed")
+    for number, meant in enumerate(["placed", "cancelled"]):
+        event = {"id": f"{number}", "source": "/shop", "type": meant, "data": ORDER}
+        await take(service, rule, record(event, number, **kind))
+
+    assert [one.key for one in await started(service)] == ["/shop#0"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((b"/shop", b"1#2"), (b"/shop#1", b"2")),
+        (("/sh\u00f6p".encode("latin-1"), b"1"), ("/sh\u00e4p".encode("latin-1"), b"1")),
+    ],
+    ids=["the separator in them", "not UTF-8"],
+)
+async def test_two_cloud_events_never_share_an_id(
+    service: Orchestrator, one: tuple[bytes, bytes], other: tuple[bytes, bytes]
+) -> None:
+    for number, (source, name) in enumerate([one, other]):
+        told = (("ce_source", source), ("ce_id", name))
+        await take(service, on_event("t", orders), replace(record(ORDER, number), headers=told))
+
+    assert len(await started(service)) == 2
+
+
+async def test_ids_that_are_no_valid_unicode_are_told_apart(service: Orchestrator) -> None:
+    kind = {"content-type": "application/cloudevents+json"}
+    for number, name in enumerate([r"\ud800", r"\udbff"]):
+        value = f'{{"id": "{name}", "source": "/shop", "data": {json.dumps(ORDER)}}}'.encode()
+        await take(service, on_event("t", orders), record(value, number, **kind))
+
+    assert len(await started(service)) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (b"[" * 100_000, "application/json"),
+        (b"[" * 100_000, "application/cloudevents+json"),
+        (b'{"data":' * 100_000, "application/cloudevents+json"),
+    ],
+)
+async def test_what_is_nested_too_deep_is_rejected_and_stops_nothing(
+    service: Orchestrator, value: bytes, kind: str
+) -> None:
+    with pytest.raises(RejectedRecordError):
+        await take(service, on_event("t", orders), record(value, **{"content-type": kind}))
+
+
+@pytest.mark.parametrize("name", ["correlation_id", "traceparent", "ce_id"])
+@pytest.mark.parametrize("text", ["\0", "x" * 100_000, "\u202e", ""])
+async def test_odd_headers_reject_the_record_at_worst(any_dsn: str, name: str, text: str) -> None:
+    told = {"ce_source": "/shop", "ce_id": "1"} | {name: text}
+    async with open_postgres(any_dsn) as store:
+        service = Orchestrator(store, JsonCodec(), SilentTelemetry(), [orders])
+        with contextlib.suppress(RejectedRecordError):
+            await take(service, on_event("t", orders), record(ORDER, **told))
+            assert len(await started(service)) == 1
+        await service.close()
+
+
+@pytest.mark.parametrize("text", ["\0", "x" * 100_000, "019", "\ud800"])
+async def test_odd_names_of_an_instance_are_rejected_or_waited_for(any_dsn: str, text: str) -> None:
+    async with open_postgres(any_dsn) as store:
+        service = Orchestrator(store, JsonCodec(), SilentTelemetry(), [orders])
+        for rule in (
+            on_signal("t", paid, orders, key=lambda _: text),
+            on_signal("t", paid, orders, saga_id=lambda _: text),
+        ):
+            with pytest.raises((RejectedRecordError, NotYetError)):
+                await take(service, rule, record({"cents": 1}))
+        await service.close()
 
 
 # ---------------------------------------------------------------------------- signals

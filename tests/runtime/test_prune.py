@@ -14,6 +14,7 @@ from orchestrator.adapters.kafka import KafkaPublisher, KafkaSettings, open_publ
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.bootstrap import prune
 from orchestrator.domain.shards import Shard
+from orchestrator.messaging import Event, EventConsumer, create_tables
 from orchestrator.runtime.relay import Relay
 from tests.crash.field_hospital import until
 from tests.kafka_reader import Read, read_topic
@@ -50,6 +51,26 @@ async def relayed(on_stage: Stage, settings: KafkaSettings) -> None:
     await task
 
 
+async def handled(dsn: str, settings: KafkaSettings, saga_id: str) -> list[int]:
+    """The versions of a saga that a downstream service handles, until it hears of the removal."""
+    await create_tables(dsn)
+    topic = settings.topic_of("narrow")
+    consumer = EventConsumer(settings.bootstrap_servers, group=topic, topic=topic, database=dsn)
+    seen: list[int] = []
+    stop = asyncio.Event()
+
+    @consumer.on(saga="narrow")
+    async def note(event: Event) -> None:
+        if event.saga_id == saga_id:
+            seen.append(event.version)
+        if event.type == "SagaRemoved":
+            stop.set()
+
+    await asyncio.wait_for(consumer.run(stop), 30)
+    assert consumer.stopped == {}
+    return seen
+
+
 def values(records: list[Read], key: str) -> list[object]:
     return [None if r.value is None else json.loads(r.value) for r in records if r.key == key]
 
@@ -83,6 +104,8 @@ async def test_readers_hear_of_a_removal_and_the_state_becomes_a_tombstone(
     states = read_topic(kafka, settings.state_topic)
     assert [value is None for value in values(states, gone.saga_id)] == [False, False, True]
     assert [value is None for value in values(states, stays.saga_id)] == [False, False]
+
+    assert await handled(on_stage.dsn, settings, gone.saga_id) == [1, 2, 3, 4]
 
     assert (await prune(database, before, None)).sagas == 0
     left = "SELECT count(*) FROM event WHERE saga_id = $1"

@@ -15,7 +15,11 @@ from datetime import timedelta
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener  # type: ignore[import-untyped]  # ships no types
-from aiokafka.errors import IllegalStateError  # type: ignore[import-untyped]  # ships no types
+from aiokafka.errors import (  # type: ignore[import-untyped]  # ships no types
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from orchestrator.adapters.kafka.lanes import GivenBackError, Lanes
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
@@ -42,13 +46,15 @@ class ConsumerSettings:
     """How a member of a group reads. All times in seconds.
 
     At most `window` records or `window_bytes` of a partition are held, and `concurrency` are taken
-    in at once. `drain_timeout` is what a record in hand gets when its partition is called back.
+    in at once. Behind a record that waits up to `ahead` others are taken in; after a crash they come
+    again. `drain_timeout` is what a record in hand gets when its partition is called back.
     A partition that was stopped by an error is tried again after `stopped_for`. With
     `create_topics` those that are missing are made, where the Kafka settings allow it.
     """
 
     window: int = 500
     window_bytes: int = 8 * 1024 * 1024
+    ahead: int = 50_000
     concurrency: int = 64
     commit_every: float = 0.5
     drain_timeout: float = 15.0
@@ -135,7 +141,7 @@ class KafkaConsumer:
             **self._settings.client(),
             group_id=self._group,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # we look ourselves what is missing
             isolation_level="read_committed" if options.read_committed else "read_uncommitted",
             max_partition_fetch_bytes=self._settings.max_message_bytes,
             fetch_max_bytes=max(options.window_bytes, self._settings.max_message_bytes),
@@ -164,10 +170,11 @@ class KafkaConsumer:
             if not topics:
                 await _pause(self._options.look_for_topics, stop)
             else:
-                for place, records in (await self._fetch(consumer)).items():
+                for place, records in (await self._fetch(consumer, stop)).items():
                     self._hand_out(place, records)
                 self._steer(consumer, clock())
             if clock() >= commit_at:
+                self._pass_over(consumer)
                 await self._commit(consumer)
                 commit_at = clock() + self._options.commit_every
             if missing and clock() >= look_at:
@@ -186,11 +193,56 @@ class KafkaConsumer:
             log.warning("group %s waits for topics to be created: %s", self._group, sorted(new))
         return there, missing
 
-    async def _fetch(self, consumer: Any) -> Mapping[Any, Sequence[Any]]:
-        found: Mapping[Any, Sequence[Any]] = await consumer.getmany(
-            timeout_ms=100, max_records=self._options.window
-        )
-        return found
+    async def _fetch(self, consumer: Any, stop: asyncio.Event) -> Mapping[Any, Sequence[Any]]:
+        """What came in. While the group divides its partitions nothing does, for as long as it takes."""
+        window = self._options.window
+        fetch = asyncio.ensure_future(consumer.getmany(timeout_ms=100, max_records=window))
+        halt = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({fetch, halt}, return_when=asyncio.FIRST_COMPLETED)
+            found: Mapping[Any, Sequence[Any]] = fetch.result() if fetch.done() else {}
+        except NoOffsetForPartitionError as error:
+            await self._begin(consumer, error.args[0], None)
+        except OffsetOutOfRangeError as error:
+            for place, offset in error.args[0].items():
+                await self._begin(consumer, place, offset)
+        else:
+            return found
+        finally:
+            fetch.cancel()
+            halt.cancel()
+        return {}
+
+    async def _begin(self, consumer: Any, place: Any, wanted: int | None) -> None:
+        """Read from the oldest record there is; say what is missing before it."""
+        begin = (await reach(self._settings, consumer.beginning_offsets([place])))[place]
+        if place not in consumer.assignment():
+            return
+        consumer.seek(place, begin)
+        if wanted is None:
+            return
+        told = f"group {self._group}: {place.topic}/{place.partition}"
+        if begin > wanted:
+            self._telemetry.count("lost_records", begin - wanted)
+            log.error(
+                "%s: %d records, from offset %d on, are gone: they were removed before they were read",
+                told, begin - wanted, wanted,
+            )  # fmt: skip
+        else:
+            log.error(
+                "%s ends before offset %d, which is the next to be read: it was made anew, or lost "
+                "its end; all that is there is read",
+                told, wanted,
+            )  # fmt: skip
+
+    def _pass_over(self, consumer: Any) -> None:
+        """Have control records and aborted ones committed, too: we never see them."""
+        subscription = consumer._subscription.subscription  # noqa: SLF001 - position() may wait
+        assignment = None if subscription is None else subscription.assignment
+        for place, lanes in self._held.items():
+            state = None if assignment is None else assignment.state_value(place)
+            if state is not None and state.has_valid_position:
+                lanes.pass_to(state.position)
 
     def _hand_out(self, place: Any, records: Sequence[Any]) -> None:
         lanes = self._held.get(place)
@@ -200,7 +252,7 @@ class KafkaConsumer:
             lanes.add(
                 Record(
                     found.topic, found.partition, found.offset, found.timestamp, found.key,
-                    found.value, tuple(found.headers),
+                    found.value, tuple((name, value or b"") for name, value in found.headers),
                 )
             )  # fmt: skip
 
@@ -284,7 +336,8 @@ class KafkaConsumer:
     # ------------------------------------------------------------------ offsets
 
     def _new_lanes(self) -> Lanes:
-        return Lanes(self._carry, self._options.window, self._options.window_bytes)
+        limits = (self._options.window, self._options.window_bytes, self._options.ahead)
+        return Lanes(self._carry, *limits)
 
     def assigned(self, places: Sequence[Any]) -> None:
         """The group gave us these partitions."""

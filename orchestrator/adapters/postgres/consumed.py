@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -23,6 +24,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from orchestrator.adapters.postgres.callers import driver_of
+from orchestrator.adapters.postgres.passed_events import Passed, PassedEvents
 from orchestrator.adapters.postgres.statements import sql
 from orchestrator.adapters.postgres.trouble import TROUBLE, in_our_words, is_away, unwrapped, where
 from orchestrator.errors import GapError, InvalidInputError, UnavailableError
@@ -35,6 +37,9 @@ _CHECK_NOW = "SET CONSTRAINTS ALL IMMEDIATE"
 
 _DROP_AFTER = 2.0
 """Seconds that a handler gets to end when it is called away; then it loses its connection."""
+
+_REASON_LIMIT = 2_000
+"""Characters of the reason that are kept."""
 
 ConsumerDatabase = str | AsyncEngine
 """A URL, or an engine of the caller's."""
@@ -134,6 +139,10 @@ class ConsumedEvents:
         self._timeout = timeout
         self._own = isinstance(database, str)
         self._engine = _engine(database, connections, timeout) if isinstance(database, str) else database  # fmt: skip
+        self._passed = {
+            from_middle: PassedEvents(partial(self._write_passed, from_middle=from_middle))
+            for from_middle in (False, True)
+        }
         self._where = where(str(self._engine.url.render_as_string(hide_password=True)))
 
     async def take(
@@ -155,6 +164,24 @@ class ConsumedEvents:
             else:
                 await self._run(run, effects)
         return True
+
+    async def pass_over(
+        self, saga_id: str, version: int, record: Record, *, from_middle: bool
+    ) -> bool:
+        """Count an event that nobody handles, with others at once; False where `take` has to look."""
+        passed = self._passed[from_middle]
+        return await passed.add(Passed(saga_id, version, record))
+
+    async def _write_passed(self, events: Sequence[Passed], *, from_middle: bool) -> set[str]:
+        records = [event.record for event in events]
+        values = (
+            self.group, [event.saga_id for event in events], [event.version for event in events],
+            [record.topic for record in records], [record.partition for record in records],
+            [record.offset for record in records], from_middle,
+        )  # fmt: skip
+        async with self._transaction() as effects:
+            written = await effects.connection.exec_driver_sql(sql("pass_events"), values)
+            return set(written.scalars())
 
     async def park(
         self, saga_id: str, version: int, record: Record, why: str, *, from_middle: bool
@@ -200,6 +227,8 @@ class ConsumedEvents:
 
     async def accept_gap(self, saga_id: str, version: int) -> bool:
         """Let a saga go on with *version*; False when it is further already."""
+        if not 0 < version < 2**63:
+            raise InvalidInputError(f"no saga has a version {version}; versions count from 1")
         async with self._transaction() as effects:
             found = await effects.connection.exec_driver_sql(
                 sql("accept_gap"), (self.group, saga_id, version)
@@ -208,6 +237,8 @@ class ConsumedEvents:
 
     async def close(self) -> None:
         """Let go of the database, within a few seconds."""
+        for passed in self._passed.values():
+            await passed.close()
         if self._own:
             disposing = asyncio.ensure_future(self._engine.dispose())
             await asyncio.wait({disposing}, timeout=_DROP_AFTER)
@@ -242,7 +273,7 @@ class ConsumedEvents:
             text = f"the handler took longer than {self._timeout:g} s"
             raise HandlerError(TimeoutError(text))
         try:
-            task.result()
+            result_of(task)
             await effects.settle()
         except UnavailableError:
             raise
@@ -277,11 +308,12 @@ class ConsumedEvents:
         self, connection: AsyncConnection, saga_id: str, version: int, record: Record, why: str
     ) -> None:
         headers = [[name, value.decode("utf-8", "replace")] for name, value in record.headers]
+        reason = why[:_REASON_LIMIT].replace("\0", "\\0").encode("utf-8", "replace").decode()
         await connection.exec_driver_sql(
             sql("park_event"),
             (
                 self.group, saga_id, version, record.topic, record.partition, record.offset,
-                record.timestamp, record.value or b"", json.dumps(headers), why,
+                record.timestamp, record.value or b"", json.dumps(headers), reason,
             ),
         )  # fmt: skip
 
@@ -319,6 +351,14 @@ def consumer_tables() -> Sequence[str]:
         line for line in sql("create_consumed").splitlines() if not line.startswith("--")
     )
     return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def result_of(task: asyncio.Future[None]) -> None:
+    """Raise what a handler raised; one that was cancelled by what it awaited failed as well."""
+    if task.cancelled():
+        # Let out as it is, it would end whoever called the handler, without a word.
+        raise RuntimeError("CancelledError: what the handler awaited was cancelled")
+    task.result()
 
 
 async def _call_away(task: asyncio.Future[None], effects: Effects) -> bool:
