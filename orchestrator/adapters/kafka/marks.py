@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.outgoing import Outgoing
-from orchestrator.adapters.kafka.settings import SAGA, KafkaSettings, reach
+from orchestrator.adapters.kafka.settings import KafkaSettings, reach
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import Mark
@@ -26,28 +26,16 @@ _FIRST_LOOK = 50
 """Records from the end that are read first: the last mark is among them, or aborted ones are."""
 
 
-def base_of(settings: KafkaSettings) -> str:
-    """What the names of the relay's own begin with, also where each saga has its own topic."""
-    return settings.topic.replace(SAGA, "all-sagas")
-
-
-def marks_topic(settings: KafkaSettings) -> str:
-    """Where the marks are: beside the events."""
-    return f"{base_of(settings)}.marks"
-
-
 def record_of(mark: Mark, shard: Shard, settings: KafkaSettings) -> Outgoing:
     """A mark as it is sent."""
     key = f"{shard.index}".encode()
     told = f"the mark of shard {shard.index}"
-    return Outgoing(marks_topic(settings), key, json.dumps(asdict(mark)).encode(), [], told)
+    return Outgoing(settings.marks_topic, key, json.dumps(asdict(mark)).encode(), [], told)
 
 
 async def last_mark(settings: KafkaSettings, shard: Shard) -> Mark:
     """The last committed mark of a shard whose producers are all fenced but one's own."""
-    return await reach(
-        settings, _read(settings, TopicPartition(marks_topic(settings), shard.index))
-    )
+    return await reach(settings, _read(settings, TopicPartition(settings.marks_topic, shard.index)))
 
 
 async def _read(settings: KafkaSettings, place: Any) -> Mark:
@@ -108,7 +96,7 @@ async def _create(settings: KafkaSettings, shards: int) -> bool:
             "segment.bytes": str(16 * 1024 * 1024),
             "min.insync.replicas": str(max(1, replicas - 1)),
         }
-        topic = NewTopic(marks_topic(settings), shards, replicas, topic_configs=configs)
+        topic = NewTopic(settings.marks_topic, shards, replicas, topic_configs=configs)
         answer = await admin.create_topics([topic])
     finally:
         await admin.close()

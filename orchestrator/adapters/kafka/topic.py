@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # ships no types
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]  # ships no types
 
-from orchestrator.adapters.kafka.marks import marks_topic
 from orchestrator.adapters.kafka.settings import KafkaSettings, reach
 from orchestrator.adapters.kafka.topic_checks import Look, TopicReport, configs_of, examine
 from orchestrator.errors import UnavailableError
@@ -98,7 +97,7 @@ async def _inspect(admin: Any, settings: KafkaSettings) -> Report:
     found = {topic["topic"]: topic for topic in await admin.describe_topics()}
     names = list(settings.fixed_topics)
     if settings.routed:
-        names[:0] = sorted(filter(settings.carries_events, found.keys() - {marks_topic(settings)}))
+        names[:0] = sorted(filter(settings.carries_events, found.keys() - {settings.marks_topic}))
     reports = []
     for name in names:
         partitions = found[name]["partitions"] if name in found else ()

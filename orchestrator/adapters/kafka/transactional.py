@@ -13,10 +13,8 @@ from typing import Any
 from aiokafka.errors import ProducerFenced  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.marks import (
-    base_of,
     create_marks,
     last_mark,
-    marks_topic,
     record_of,
 )
 from orchestrator.adapters.kafka.outgoing import Outgoing
@@ -75,13 +73,13 @@ async def open_transactional(settings: KafkaSettings, shard: Shard) -> Transacti
     limit = 2 * settings.publish_timeout
     producer = new_producer(
         settings,
-        transactional_id=f"{base_of(settings)}.relay-{shard.index}",
+        transactional_id=f"{settings.relay_prefix}.relay-{shard.index}",
         transaction_timeout_ms=int(limit * 1000),
     )
     try:
         await start(producer, settings)
         cluster = await reach(settings, topics_at(producer))
-        await _require_marks(settings, shard, partitions_of(cluster, marks_topic(settings)))
+        await _require_marks(settings, shard, partitions_of(cluster, settings.marks_topic))
     except BaseException:
         await let_go(producer)
         raise
@@ -89,7 +87,7 @@ async def open_transactional(settings: KafkaSettings, shard: Shard) -> Transacti
 
 
 async def _require_marks(settings: KafkaSettings, shard: Shard, partitions: int) -> None:
-    topic = marks_topic(settings)
+    topic = settings.marks_topic
     if not partitions:
         if not settings.create_topic:
             raise UnavailableError(
