@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # ships no types
@@ -55,9 +56,12 @@ async def ensure_topics(settings: KafkaSettings, names: Iterable[str]) -> tuple[
     return await _with_admin(settings, create)
 
 
-async def check(settings: KafkaSettings) -> Report:
-    """Look at the brokers and the topics. UnavailableError when no broker answers."""
-    return await _with_admin(settings, _inspect)
+async def check(settings: KafkaSettings, shards: int = 0) -> Report:
+    """Look at the brokers and the topics, with *shards* at that of the marks too.
+
+    UnavailableError when no broker answers.
+    """
+    return await _with_admin(settings, partial(_inspect, shards=shards))
 
 
 async def count_partitions(settings: KafkaSettings, topics: Sequence[str]) -> dict[str, int]:
@@ -92,17 +96,20 @@ async def _create(admin: Any, settings: KafkaSettings, name: str) -> bool:
     return error is NoError
 
 
-async def _inspect(admin: Any, settings: KafkaSettings) -> Report:
+async def _inspect(admin: Any, settings: KafkaSettings, *, shards: int) -> Report:
     brokers = len((await admin.describe_cluster())["brokers"])
     found = {topic["topic"]: topic for topic in await admin.describe_topics()}
     names = list(settings.fixed_topics)
     if settings.routed:
         names[:0] = sorted(filter(settings.carries_events, found.keys() - {settings.marks_topic}))
+    if shards:
+        names.append(settings.marks_topic)
     reports = []
     for name in names:
         partitions = found[name]["partitions"] if name in found else ()
         configs = await configs_of(admin, name) if partitions else {}
-        reports.append(examine(settings, Look(name, partitions, configs, brokers)))
+        marks = shards if name == settings.marks_topic else 0
+        reports.append(examine(settings, Look(name, partitions, configs, brokers, marks)))
     return Report(brokers, tuple(reports))
 
 

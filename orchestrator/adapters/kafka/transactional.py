@@ -28,6 +28,7 @@ from orchestrator.adapters.kafka.producer import (
 )
 from orchestrator.adapters.kafka.publisher import KafkaPublisher, Place, Runs
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach
+from orchestrator.adapters.kafka.topic_checks import Look
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import PublishError, UnavailableError
 from orchestrator.ports import Mark
@@ -97,8 +98,6 @@ async def _require_marks(settings: KafkaSettings, shard: Shard, partitions: int)
         if await create_marks(settings, shard.of):
             logger.warning("created topic %s", topic)
         return
-    if partitions != shard.of:
-        raise UnavailableError(
-            f"topic {topic} has {partitions} partitions and the relay {shard.of} shards; they "
-            "must be as many, or marks would be missed"
-        )
+    marks = Look(topic, (None,) * partitions, shards=shard.of)
+    if (problem := marks.wrong_count(settings)) is not None:
+        raise UnavailableError(problem)
