@@ -89,9 +89,10 @@ def _advice(behind: RelayStanding) -> str:
     since = f", since {behind.lease_until:%F %R} UTC" if behind.lease_until is not None else ""
     name, slash, _ = behind.relay.rpartition("/")
     rows = f"starts_with(relay, '{name}/')" if slash else f"relay = '{behind.relay}'"
+    cure = f"DELETE FROM relay_cursor WHERE {rows}"  # noqa: S608 - to be read, not to be run here
     return (
         f"{at}, and no relay runs that moves it{since}: start `saga relay`; where none of that name "
-        f"will ever run again, take it out with DELETE FROM relay_cursor WHERE {rows}"
+        f"will ever run again, take it out with {cure}"
     )
 
 
