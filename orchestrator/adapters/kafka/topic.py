@@ -41,14 +41,17 @@ async def ensure_topic(settings: KafkaSettings) -> bool:
     return bool(await ensure_topics(settings, settings.fixed_topics))
 
 
-async def ensure_topics(settings: KafkaSettings, names: Iterable[str]) -> tuple[str, ...]:
+async def ensure_topics(
+    settings: KafkaSettings, names: Iterable[str], shards: int = 0
+) -> tuple[str, ...]:
     """Create those of *names* that are missing; the ones that this call made.
 
-    When it returns the broker knows them: it answers a little before that.
+    That of the marks has a partition for each of *shards*. When it returns the broker knows them:
+    it answers a little before that.
     """
 
     async def create(admin: Any, settings: KafkaSettings) -> tuple[str, ...]:
-        made = tuple([name for name in names if await _create(admin, settings, name)])
+        made = tuple([name for name in names if await _create(admin, settings, name, shards)])
         while not {t["topic"] for t in await admin.describe_topics()}.issuperset(made):  # noqa: ASYNC110 - a broker tells nobody
             await asyncio.sleep(0.05)
         return made
@@ -76,18 +79,21 @@ async def count_partitions(settings: KafkaSettings, topics: Sequence[str]) -> di
 
 def wanted_configs(settings: KafkaSettings, name: str, replicas: int) -> Mapping[str, str]:
     """What a topic is made with."""
-    return {
+    quorum = {"min.insync.replicas": str(max(1, replicas - 1))}
+    if name == settings.marks_topic:
+        return quorum | {"cleanup.policy": "compact", "segment.bytes": str(16 * 1024 * 1024)}
+    return quorum | {
         "cleanup.policy": "compact" if name == settings.state_topic else "delete",
         "max.message.bytes": str(settings.max_message_bytes),
-        "min.insync.replicas": str(max(1, replicas - 1)),
     }
 
 
-async def _create(admin: Any, settings: KafkaSettings, name: str) -> bool:
+async def _create(admin: Any, settings: KafkaSettings, name: str, shards: int) -> bool:
     brokers = len((await admin.describe_cluster())["brokers"])
     replicas = max(1, min(settings.replication_factor, brokers))
     configs = dict(wanted_configs(settings, name, replicas))
-    topic = NewTopic(name, settings.partitions, replicas, topic_configs=configs)
+    partitions = shards if name == settings.marks_topic else settings.partitions
+    topic = NewTopic(name, partitions, replicas, topic_configs=configs)
     code, *texts = (await admin.create_topics([topic])).topic_errors[0][1:]
     error = for_code(code)
     if error not in (NoError, TopicAlreadyExistsError):

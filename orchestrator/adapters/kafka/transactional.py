@@ -13,7 +13,6 @@ from typing import Any
 from aiokafka.errors import ProducerFenced  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.marks import (
-    create_marks,
     last_mark,
     record_of,
 )
@@ -28,6 +27,7 @@ from orchestrator.adapters.kafka.producer import (
 )
 from orchestrator.adapters.kafka.publisher import KafkaPublisher, Place, Runs
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach
+from orchestrator.adapters.kafka.topic import ensure_topics
 from orchestrator.adapters.kafka.topic_checks import Look
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import PublishError, UnavailableError
@@ -95,8 +95,8 @@ async def _require_marks(settings: KafkaSettings, shard: Shard, partitions: int)
                 f"there is no topic {topic} at {settings.bootstrap_servers}; create it with "
                 f"{shard.of} partitions and cleanup.policy=compact"
             )
-        if await create_marks(settings, shard.of):
-            logger.warning("created topic %s", topic)
+        for made in await ensure_topics(settings, [topic], shard.of):
+            logger.warning("created topic %s", made)
         return
     marks = Look(topic, (None,) * partitions, shards=shard.of)
     if (problem := marks.wrong_count(settings)) is not None:
