@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import replace
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from orchestrator.adapters.kafka import KafkaSettings, TransactionalPublisher, open_transactional
+from orchestrator.adapters.kafka import (
+    KafkaSettings,
+    TransactionalPublisher,
+    count_partitions,
+    ensure_topics,
+    open_transactional,
+)
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import FeedEvent, Mark
@@ -72,6 +79,21 @@ async def test_a_missing_topic_is_made_before_the_transaction_that_needs_it(
     for saga, name in (("s1", "order"), ("s2", "trip")):
         records = read_topic(settings.bootstrap_servers, settings.topic_of(name))
         assert [(r.key, r.version) for r in records] == [(saga, 1), (saga, 2)]
+
+
+async def test_who_finds_a_topic_that_another_is_just_making_waits_until_it_is_there(
+    settings: KafkaSettings,
+) -> None:
+    for number in range(5):
+        new = replace(settings, topic=f"{settings.topic}.{number}")
+        names = [new.topic_of("order"), new.topic_of("trip")]
+        answers = await asyncio.gather(*(counted_once_made(new, names) for _ in range(4)))
+        assert answers == [dict.fromkeys(names, 6)] * 4
+
+
+async def counted_once_made(settings: KafkaSettings, names: list[str]) -> dict[str, int]:
+    await ensure_topics(settings, names)
+    return await count_partitions(settings, names)
 
 
 async def test_of_a_batch_with_a_topic_that_may_not_be_made_nothing_is_there(

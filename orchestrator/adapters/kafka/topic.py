@@ -46,13 +46,14 @@ async def ensure_topics(
 ) -> tuple[str, ...]:
     """Create those of *names* that are missing; the ones that this call made.
 
-    That of the marks has a partition for each of *shards*. When it returns the broker knows them:
-    it answers a little before that.
+    That of the marks has a partition for each of *shards*. When it returns the broker knows all
+    of them, whoever made them: it answers a little before that.
     """
 
     async def create(admin: Any, settings: KafkaSettings) -> tuple[str, ...]:
-        made = tuple([name for name in names if await _create(admin, settings, name, shards)])
-        while not {t["topic"] for t in await admin.describe_topics()}.issuperset(made):  # noqa: ASYNC110 - a broker tells nobody
+        wanted = tuple(names)
+        made = tuple([name for name in wanted if await _create(admin, settings, name, shards)])
+        while not {t["topic"] for t in await admin.describe_topics()}.issuperset(wanted):  # noqa: ASYNC110 - a broker tells nobody
             await asyncio.sleep(0.05)
         return made
 
