@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
 import time
 import uuid
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -20,10 +21,11 @@ from benchmarks.workloads import throughput, working
 from orchestrator import Status
 from orchestrator.adapters.kafka import KafkaSettings, ensure_topic, open_transactional
 from orchestrator.adapters.kafka.records import headers_of, value_of
+from orchestrator.adapters.postgres.event_store import PostgresEventStore
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.domain.shards import Shard
-from orchestrator.ports import FeedEvent, Store
+from orchestrator.ports import Append, FeedEvent, Store
 from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.relay_settings import RelaySettings
 from tests.brokers import open_broker
@@ -111,16 +113,39 @@ async def _under_load(
 ) -> dict[str, float]:
     """W1 beside a relay process and a reader process, on the same cores."""
     reader = await _reader(settings, sagas * EVENTS_EACH)
-    rate = await throughput(dsn, three_steps, sagas, Status.COMPLETED, slots)
+    with _commits() as commits:
+        rate = await throughput(dsn, three_steps, sagas, Status.COMPLETED, slots)
     worked = time.perf_counter()
     times = await _read(reader)
-    behind = time.perf_counter() - worked
+    behind, cuts = time.perf_counter() - worked, statistics.quantiles(commits, n=100)
     return {
         "relay_w1": rate * EVENTS_EACH,
         "relay_behind_s": behind,
         "relay_load_p50_ms": times["p50"],
         "relay_load_p99_ms": times["p99"],
+        "relay_commit_p50_ms": cuts[49],
+        "relay_commit_p99_ms": cuts[98],
     }
+
+
+@contextmanager
+def _commits() -> Iterator[list[float]]:
+    """The milliseconds from when this process recorded each event to when it was committed."""
+    times: list[float] = []
+    append = PostgresEventStore.append
+
+    async def timed(self: PostgresEventStore, batch: Sequence[Append]) -> Mapping[str, int]:
+        answer = await append(self, batch)
+        now = time.time()
+        rows = (row for each in batch for row in each.events)
+        times.extend((now - row.recorded_at.timestamp()) * 1000 for row in rows)
+        return answer
+
+    PostgresEventStore.append = timed  # type: ignore[method-assign]  # only while it is measured
+    try:
+        yield times
+    finally:
+        PostgresEventStore.append = append  # type: ignore[method-assign]
 
 
 async def _idle(dsn: str, settings: KafkaSettings) -> dict[str, float]:
@@ -189,7 +214,10 @@ def table(figures: Mapping[str, float]) -> Table:
         "W1 beside relay and reader, events/s", f"{beside:,.0f}",
         f"all read {figures['relay_behind_s']:.2f} s after the last end",
     )  # fmt: skip
-    for when in ("load", "idle"):
+    for what, when in (
+        ("recorded to committed, load", "commit"), ("recorded to read, load", "load"),
+        ("recorded to read, idle", "idle"),
+    ):  # fmt: skip
         p50, p99 = figures[f"relay_{when}_p50_ms"], figures[f"relay_{when}_p99_ms"]
-        shown.add_row(f"recorded to read, {when}, p50 / p99 ms", f"{p50:.1f} / {p99:.1f}", "")
+        shown.add_row(f"{what}, p50 / p99 ms", f"{p50:.1f} / {p99:.1f}", "")
     return shown

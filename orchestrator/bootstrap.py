@@ -416,7 +416,8 @@ async def _diagnose_inbound(settings: Settings, catalogue: Catalogue) -> list[Fi
 async def _diagnose_broker(settings: Settings) -> list[Finding]:
     try:
         kafka = kafka_settings(settings)
-        report = None if kafka is None else await check(kafka)
+        shards = settings.relay_shards if settings.kafka_transactions else 0
+        report = None if kafka is None else await check(kafka, shards)
     except (InvalidInputError, UnavailableError) as error:
         return [Finding("broker", Verdict.FAILED, str(error))]
     if kafka is None or report is None:

@@ -772,12 +772,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Removable:
-    """What `saga prune` finds that ended before a day: how much, and how much of it has to stay for now."""
+    """What `saga prune` finds that ended before a day: how much, and how much of it has to stay for now.
+
+    `behind` is the relay that keeps what is `unpublished`: the one that has come least far.
+    """
 
     sagas: int
     events: int
     unpublished: int
     held: int
+    behind: RelayStanding | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,10 @@ class Relay:
         self._owner = owner or machine.new_name()
         self._trust = trust
         self._clock = clock
+        self._shards: dict[int, ShardRelay] = {}
         self._runs: dict[int, _Run] = {}
         self._leaving: dict[int, _Run] = {}
+        self._told: set[int] = set()
         self._pinned = False
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -113,7 +115,7 @@ class Relay:
         standings = {standing.relay: standing for standing in await self._feed.relays()}
         self._give_up_over(self._part(members))
         self._take_free(members, standings)
-        await self._tell(standings)
+        await self._tell()
 
     def _part(self, members: Sequence[str]) -> int:
         """How many shards are ours: the first in the list have one more where it does not fit."""
@@ -146,7 +148,14 @@ class Relay:
         run.stop.set()
 
     def _begin(self, shard: Shard) -> _Run:
-        relay = ShardRelay(
+        relay = self._shards.get(shard.index) or self._relay_of(shard)
+        self._shards[shard.index], stop = relay, asyncio.Event()
+        task = asyncio.create_task(relay.run(stop), name=shard_name(self._name, shard.index))
+        return _Run(relay, stop, task)
+
+    def _relay_of(self, shard: Shard) -> ShardRelay:
+        """Kept also when the shard is given up: what it was told, and what it knows, counts on."""
+        return ShardRelay(
             self._feed,
             self._hints,
             lambda: self._open_publisher(shard),
@@ -158,17 +167,20 @@ class Relay:
             trust=self._trust,
             clock=self._clock,
         )
-        stop = asyncio.Event()
-        task = asyncio.create_task(relay.run(stop), name=shard_name(self._name, shard.index))
-        return _Run(relay, stop, task)
 
-    async def _tell(self, standings: dict[str, RelayStanding]) -> None:
-        """Say how far behind each of our shards is."""
-        for index, run in self._runs.items():
-            if run.relay.held:
-                name = shard_name(self._name, index)
-                self._telemetry.level("relay_lag_events", name, await self._feed.lag(name))
-                self._telemetry.level("relay_lag_seconds", name, run.relay.lag)
+    async def _tell(self) -> None:
+        """Say how far behind each of our shards is; of one that was ours, nothing any more."""
+        for index in self._told - self.shards:
+            self._levels(index, 0, 0.0)
+        self._told = set(self.shards)
+        for index in self._told:
+            behind = await self._feed.lag(shard_name(self._name, index))
+            self._levels(index, behind, self._shards[index].lag)
+
+    def _levels(self, index: int, events: int, seconds: float) -> None:
+        name = shard_name(self._name, index)
+        self._telemetry.level("relay_lag_events", name, events)
+        self._telemetry.level("relay_lag_seconds", name, seconds)
 
     # ------------------------------------------------------------------ waiting and ending
 

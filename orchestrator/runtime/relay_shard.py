@@ -23,7 +23,10 @@ from orchestrator.ports import (
     Telemetry,
 )
 from orchestrator.runtime import machine
-from orchestrator.runtime.relay_position import Start, Trust, is_amiss, settle
+from orchestrator.runtime.relay_agreement import Agreement
+from orchestrator.runtime.relay_lease import Lease
+from orchestrator.runtime.relay_pages import Pages
+from orchestrator.runtime.relay_position import Start, Trust
 from orchestrator.runtime.relay_settings import RelaySettings, first_of, parts_of, within
 
 log = logging.getLogger(__name__)
@@ -51,27 +54,25 @@ class ShardRelay:
         trust: Trust = Trust.NEITHER,
         clock: Clock | None = None,
     ) -> None:
-        self._feed = feed
         self._hints = hints
         self._open_publisher = open_publisher
         self._telemetry = telemetry
         self._settings = settings or RelaySettings()
-        self._ttl = timedelta(seconds=self._settings.ttl)
         self._backoff = Backoff(
             timedelta(seconds=self._settings.backoff),
             cap=timedelta(seconds=self._settings.backoff_limit),
         )
         self._name = name
         self._owner = owner or machine.new_name()
-        self._shard = shard
-        self._trust = trust
+        self._lease = Lease(feed, name, self._owner, self._settings.ttl)
+        self._agreement = Agreement(self._lease, self._settings.publish_timeout, trust)
+        self._pages = Pages(feed, shard, self._settings)
         self._clock = clock
         self._failures = 0
         self._reached = Cursor(0, 0)
         self._marked = 0
         self._oldest: datetime | None = None
         self._stop = asyncio.Event()
-        self._news = asyncio.Event()
         self.held = False
 
     @property
@@ -84,7 +85,7 @@ class ShardRelay:
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until *stop* is set; then finish the page in hand and give the lease up."""
         self._stop = stop
-        unlisten = self._hints.listen(EVENTS, self._news.set)
+        unlisten = self._hints.listen(EVENTS, self._pages.news.set)
         try:
             while not stop.is_set():
                 try:
@@ -112,7 +113,7 @@ class ShardRelay:
     async def _acquire(self) -> Cursor | None:
         """The checkpoint, once no other relay holds it; None when asked to stop."""
         while not self._stop.is_set():
-            cursor = await self._feed.acquire(self._name, self._owner, self._ttl)
+            cursor = await self._lease.acquire()
             if cursor is not None:
                 return cursor
             self.held = False
@@ -135,50 +136,14 @@ class ShardRelay:
                 self._say(logging.WARNING, f"lets a publisher go: {error}")
 
     async def _begin(self, cursor: Cursor, publisher: Publisher) -> Start | None:
-        """Where to go on; None when fenced.
-
-        The mark is read when all others are fenced at the broker, and the checkpoint again when the
-        mark is read: whoever still has the lease then, and only they, may compare the two.
-        """
-        limit = self._settings.publish_timeout
-        mark = await within(limit, "reading the mark", publisher.mark())
-        now = await self._feed.acquire(self._name, self._owner, self._ttl)
-        if now is None or now.epoch != cursor.epoch:
+        """Where to go on; None when fenced."""
+        start = await self._agreement.begin(cursor, publisher, self._reached)
+        if start is None:
             self._fenced()
             return None
-        cursor = now
-        if mark is None:
-            start = self._begin_without_mark(cursor)
-        elif self._trust is not Trust.NEITHER and is_amiss(cursor, mark):
-            start = await self._agree_as_told(cursor, mark, publisher)
-        else:
-            start = settle(cursor, mark)
-        self._trust, self._marked = Trust.NEITHER, start.position
+        self._marked, self._oldest = start.position, None
         self._reached = Cursor(max(start.position, start.published), cursor.epoch)
-        if self._reached == cursor or await self._follow(self._reached):
-            return start
-        return None
-
-    def _begin_without_mark(self, cursor: Cursor) -> Start:
-        """From the checkpoint. PositionError when it went back since this relay last had it."""
-        if cursor.position < self._reached.position and self._trust is Trust.NEITHER:
-            raise PositionError(
-                f"the checkpoint went back to {cursor.position}: an older state of the database was "
-                "brought back, and readers have events that are not in it. See that they forget "
-                "them (docs/kafka.md), then start the relay anew"
-            )
-        return Start(cursor.position, 0)
-
-    async def _agree_as_told(self, cursor: Cursor, mark: Mark, publisher: Publisher) -> Start:
-        """Let checkpoint and mark both be what a person has chosen."""
-        position = mark.position if self._trust is Trust.BROKER else cursor.position
-        self._say(logging.WARNING, f"goes on from {position}, as it was told")
-        agreed = Cursor(position, cursor.epoch)
-        if await self._feed.rewind(self._name, self._owner, agreed, self._ttl):
-            own = Mark(position, position, cursor.epoch)
-            limit = self._settings.publish_timeout
-            await within(limit, "writing the mark", publisher.publish((), own))
-        return Start(position, position)
+        return start if await self._follow(self._reached) else None
 
     # ------------------------------------------------------------------ publishing
 
@@ -188,11 +153,13 @@ class ShardRelay:
         position = start.position
         while not self._stop.is_set():
             if page is None or page.position <= position:
-                page = await self._next_page(position)
+                page = await self._pages.next(position, self._stop, self._renew)
             if page is None:
                 return
+            if page.events:
+                self._oldest = page.events[0].row.recorded_at
             start.verify(page.events)
-            ahead = self._read_ahead(page)
+            ahead = self._pages.ahead(page)
             try:
                 for part in parts_of(page, self._settings.publish_bytes):
                     position = part.position
@@ -200,7 +167,7 @@ class ShardRelay:
                         return
                 page = await ahead if ahead is not None and not self._stop.is_set() else None
             finally:
-                await self._drop(ahead)
+                await self._pages.drop(ahead)
 
     async def _publish(self, part: FeedPage, publisher: Publisher) -> bool:
         """Publish, then move the checkpoint; False when fenced."""
@@ -226,45 +193,17 @@ class ShardRelay:
         return True
 
     async def _follow(self, reached: Cursor) -> bool:
-        moved = await self._feed.checkpoint(self._name, self._owner, reached, self._ttl)
+        moved = await self._lease.move(reached)
         if not moved:
             self._fenced()
         return moved
 
-    # ------------------------------------------------------------------ reading
-
-    async def _next_page(self, position: int) -> FeedPage | None:
-        """The page after *position*, waited for; None when fenced or asked to stop."""
-        loop = asyncio.get_running_loop()
-        poll, renew_at = self._settings.poll_every, loop.time() + self._settings.ttl / 3
-        while not self._stop.is_set():
-            self._news.clear()
-            page = await self._feed.read(position, self._settings.page, self._shard)
-            if page.position > position:
-                return page
-            if loop.time() >= renew_at:
-                if await self._feed.acquire(self._name, self._owner, self._ttl) != self._reached:
-                    self._fenced()
-                    return None
-                renew_at = loop.time() + self._settings.ttl / 3
-            await first_of(poll, self._stop, self._news)
-            poll = min(2 * poll, self._settings.idle_poll_every)
-        return None
-
-    def _read_ahead(self, page: FeedPage) -> asyncio.Task[FeedPage] | None:
-        """The page after a full one, read while that one is published."""
-        if len(page.events) < self._settings.page:
-            return None
-        read = self._feed.read(page.position, self._settings.page, self._shard)
-        return asyncio.ensure_future(read)
-
-    async def _drop(self, ahead: asyncio.Task[FeedPage] | None) -> None:
-        if ahead is None:
-            return
-        ahead.cancel()
-        await asyncio.wait({ahead}, timeout=self._settings.close_timeout)
-        if ahead.done() and not ahead.cancelled() and (error := ahead.exception()):
-            self._say(logging.WARNING, f"could not read ahead: {error}")
+    async def _renew(self) -> bool:
+        """Keep the lease while there is nothing to publish; False when it is another's."""
+        if await self._lease.acquire() == self._reached:
+            return True
+        self._fenced()
+        return False
 
     # ------------------------------------------------------------------ when it does not go on
 
@@ -297,14 +236,14 @@ class ShardRelay:
         while not self._stop.is_set() and (left := until - loop.time()) > 0:
             await first_of(min(left, self._settings.ttl / 3), self._stop)
             try:
-                await self._feed.acquire(self._name, self._owner, self._ttl)
+                await self._lease.acquire()
             except UnavailableError as error:
                 self._say(logging.WARNING, f"cannot keep its lease: {error}")
 
     async def _give_up(self) -> None:
         self.held = False
         try:
-            await self._feed.give_up(self._name, self._owner)
+            await self._lease.give_up()
         except UnavailableError as error:
             self._say(logging.WARNING, f"leaves its lease to run out: {error}")
 

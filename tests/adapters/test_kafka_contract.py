@@ -219,6 +219,7 @@ async def test_a_topic_of_a_saga_that_may_not_be_made_is_named(kafka: str) -> No
         ("saga.events", "saga.{saga}", "there is one topic of states"),
         ("saga.events", "saga.events", "could be a topic of events as well"),
         ("saga.{saga}", "saga.state", "could be a topic of events as well"),
+        ("saga.events", "saga.events.marks", "where the relay keeps its marks; name another"),
         ("saga.events", "saga state", "SAGA_KAFKA_STATE_TOPIC 'saga state' is no name"),
     ],
 )

@@ -10,9 +10,16 @@ from dataclasses import replace
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from orchestrator.adapters.kafka import KafkaSettings, check, ensure_topics
+from orchestrator.adapters.kafka import (
+    KafkaSettings,
+    TopicReport,
+    check,
+    ensure_topics,
+    open_transactional,
+)
 from orchestrator.adapters.kafka.topic_checks import Look, examine
 from orchestrator.bootstrap import Catalogue, diagnose
+from orchestrator.domain.shards import Shard
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import Finding, Verdict
 from orchestrator.settings import Settings
@@ -125,6 +132,7 @@ async def test_doctor_has_a_finding_for_each_topic(settings: KafkaSettings) -> N
         broker,
         ("topic", Verdict.FINE, will_be.format(name)),
         ("topic", Verdict.FINE, will_be.format(settings.state_topic)),
+        ("topic", Verdict.FINE, will_be.format(settings.marks_topic)),
     ]
 
     make(servers, name, 3, **ROOMY, cleanup_policy="compact")
@@ -132,10 +140,51 @@ async def test_doctor_has_a_finding_for_each_topic(settings: KafkaSettings) -> N
     first, *topics = findings(await diagnose(strict, Catalogue(())))
 
     assert first == broker
-    assert [verdict for _, verdict, _ in topics] == [Verdict.FAILED] * 3
+    assert [verdict for _, verdict, _ in topics] == [Verdict.FAILED] * 4
     assert "has 3 partitions" in topics[0][2]
     assert "cleanup.policy=compact" in topics[1][2]
     assert topics[2][2] == f"there is no topic {settings.state_topic} at {servers}"
+    assert topics[3][2] == f"there is no topic {settings.marks_topic} at {servers}"
+
+
+@pytest.mark.kafka
+async def test_the_topic_of_the_marks_is_found_as_the_relay_makes_it(
+    settings: KafkaSettings,
+) -> None:
+    await (await open_transactional(settings, Shard(0, 4))).close()
+    report = (await check(settings, shards=4)).topics[-1]
+    assert report == TopicReport(settings.marks_topic, 4)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("partitions", "configs", "said"),
+    [
+        (4, {}, "cleanup.policy=delete, it needs compact: the marks of shards that rest"),
+        (6, {"cleanup_policy": "compact"}, "has 6 partitions and the relay 4 shards"),
+        (4, {"cleanup_policy": "compact", "min_insync_replicas": "2"}, "can be acknowledged"),
+    ],
+)
+async def test_what_is_wrong_with_the_topic_of_the_marks_is_found(
+    settings: KafkaSettings, partitions: int, configs: Mapping[str, str], said: str
+) -> None:
+    make(settings.bootstrap_servers, settings.marks_topic, partitions, **configs)
+    await ensure_topics(settings, settings.fixed_topics)
+
+    [problem] = (await check(settings, shards=4)).problems
+
+    assert said in problem
+    assert problem.startswith(f"topic {settings.marks_topic} has ")
+
+
+@pytest.mark.kafka
+async def test_without_transactions_doctor_asks_for_no_marks(settings: KafkaSettings) -> None:
+    wanted = Settings(
+        kafka_bootstrap_servers=settings.bootstrap_servers, kafka_topic=settings.topic,
+        kafka_state_topic="", kafka_transactions=False,
+    )  # fmt: skip
+    _, *topics = findings(await diagnose(wanted, Catalogue(())))
+    assert [text for _, _, text in topics] == [f"topic {settings.topic} will be made by the relay"]
 
 
 def look(replicas: int, in_sync: int, brokers: int = 3, **configs: str) -> Look:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from confluent_kafka import Producer
 
 from orchestrator.adapters.kafka import (
     KafkaSettings,
@@ -72,6 +73,19 @@ async def test_the_last_mark_of_a_shard_is_found_by_the_next_publisher(
         assert await publisher.mark() == Mark(119, 120, 7)
         assert await other.mark() == Mark(0, 0, 0)
     assert versions(settings) == list(range(1, 121))
+
+
+@pytest.mark.parametrize("junk", [b"{}", b"not json", b'{"since": 1, "to": 2}', b"[1, 2, 3]"])
+async def test_what_is_no_mark_is_told_and_never_taken_for_one(
+    settings: KafkaSettings, junk: bytes
+) -> None:
+    async with opened(settings) as publisher:
+        await publisher.publish(batch(1, 1), Mark(0, 1, 1))
+        stranger = Producer({"bootstrap.servers": settings.bootstrap_servers})
+        stranger.produce(settings.marks_topic, junk, b"1", partition=SHARD.index)
+        assert stranger.flush(10) == 0
+        with pytest.raises(UnavailableError, match="is no mark of a relay"):
+            await publisher.mark()
 
 
 async def test_a_batch_without_events_moves_the_mark(settings: KafkaSettings) -> None:

@@ -376,8 +376,8 @@ async def test_a_failure_to_read_ahead_is_told_when_the_publish_failed_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log, broker = Log(story()), Broker(at_1="refuse")
-    acquired_checked_and_read = 3
-    log.away = range(acquired_checked_and_read + 1, acquired_checked_and_read + 2)
+    acquired_checked_followed_and_read = 4
+    log.away = range(acquired_checked_followed_and_read + 1, acquired_checked_followed_and_read + 2)
     async with relay(log, broker):
         await until(all_published(log))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
 from orchestrator.errors import FencedError, PositionError, PublishError
 from orchestrator.ports import Cursor, FeedEvent, Mark
 from orchestrator.runtime.relay_position import Start, Trust, is_amiss, settle
-from tests.feed_events import feed_event
+from tests.feed_events import NOON, feed_event
 from tests.runtime.test_relay import QUICK, Counts, Log, Running, all_published, relay, story, until
 
 
@@ -214,6 +215,61 @@ async def test_told_to_go_on_from_the_database_it_publishes_what_follows_the_che
         await until(all_published(log))
 
     assert broker.stored[before:] == log.events[2:]
+
+
+class TakenLog(Log):
+    """Another takes the lease at the moment when a checkpoint is to be set as a person said."""
+
+    async def rewind(self, relay: str, owner: str, cursor: Cursor, ttl: timedelta) -> bool:
+        if self.holder == owner and self.rewound == 0:
+            self.rewound, self.holder = 1, "other"
+            self.cursor = Cursor(self.cursor.position, self.cursor.epoch + 1)
+        return await super().rewind(relay, owner, cursor, ttl)
+
+    rewound = 0
+
+
+@pytest.mark.parametrize("trust", [Trust.BROKER, Trust.DATABASE])
+async def test_what_a_person_said_still_counts_when_the_lease_was_lost_before_it_was_done(
+    trust: Trust,
+) -> None:
+    log, broker, counts = TakenLog(story(versions=4)), MarkingBroker(), Counts()
+    end = log.events[5].row.position
+    log.cursor = Cursor(end, 1)
+    async with relay_to(broker, log, trust=trust, counts=counts):
+        await until(lambda: counts.counts["relays_fenced"] == 1)
+        assert (broker.marks, broker.stored) == ([], [])
+        log.end_lease()
+        await until(all_published(log))
+
+    assert broker.stored == (log.events if trust is Trust.BROKER else log.events[6:])
+    assert counts.counts["positions_refused"] == 0
+
+
+class Later:
+    """A clock at five minutes after all events."""
+
+    def now(self) -> datetime:
+        return NOON + timedelta(minutes=5)
+
+
+async def test_the_lag_of_a_shard_that_publishes_nothing_is_told() -> None:
+    log, broker = await published_before()
+    broker.forget(marks=len(broker.marks), events=len(broker.stored))
+    counts = Counts()
+    async with relay_to(broker, log, counts=counts, clock=Later()) as running:
+        await until(lambda: counts.counts["positions_refused"] >= 1)
+        assert running.lag == 300
+
+
+async def test_a_batch_whose_answer_was_lost_is_no_lag_once_it_is_known_to_be_there() -> None:
+    log, broker, counts = Log(story(versions=1)), MarkingBroker(at_1="lose the answer"), Counts()
+    async with relay_to(broker, log, counts=counts, clock=Later()) as running:
+        await until(lambda: counts.counts["relay_terms"] == 2)
+        await until(all_published(log))
+        assert running.lag == 0
+
+    assert broker.stored == log.events
 
 
 def test_only_a_checkpoint_at_the_beginning_or_past_the_end_of_the_last_batch_is_right() -> None:

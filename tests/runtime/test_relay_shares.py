@@ -15,6 +15,7 @@ from orchestrator.domain.shards import Shard
 from orchestrator.errors import ConflictError, UnavailableError
 from orchestrator.ports import FeedEvent, Mark, Store
 from orchestrator.runtime.relay import Relay
+from orchestrator.runtime.relay_position import Trust
 from tests.contract.given import Given
 from tests.runtime.test_relay import QUICK, Counts, until
 
@@ -200,6 +201,38 @@ async def test_another_number_of_shards_than_before_is_refused(store: Store) -> 
 
     with pytest.raises(ConflictError, match="SAGA_RELAY_SHARDS=6"):
         await other.run(asyncio.Event())
+
+
+async def test_the_lag_of_a_shard_that_was_given_up_is_told_no_longer(store: Store) -> None:
+    told = Levels()
+    async with relay(store, Topic(), "ann", told) as ann, writing(store):
+        await until(lambda: sum(of.startswith("events/") for _, of in told.levels) == 12)
+        told.levels = dict.fromkeys(told.levels, 17.0)
+        async with relay(store, Topic(), "bob") as bob:
+            await until(shared([ann, bob], 3, 3))
+            gone = [levels for levels in told.levels if int(levels[1][-1]) in bob.shards]
+            await until(lambda: [told.levels[each] for each in gone] == [0.0] * 6)
+
+
+async def test_what_a_person_said_of_a_shard_counts_once_also_when_it_comes_back(
+    store: Store,
+) -> None:
+    topic, counts = Topic(), Levels()
+    told = Relay(
+        store.feed, store.hints, topic.open, counts, SETTINGS, owner="ann", trust=Trust.BROKER
+    )
+    async with told:
+        async with writing(store):
+            await until(lambda: len(topic.stored) > 100)
+        await published(store)
+        async with relay(store, topic, "bob") as bob:
+            await until(shared([told, bob], 3, 3))
+            lost = bob.shards
+            topic.stored.clear()
+            topic.marks.update(dict.fromkeys(lost, Mark(0, 0, 0)))
+        await until(lambda: counts.counts["positions_refused"] >= len(lost))
+
+    assert topic.stored == []
 
 
 async def test_the_lag_of_each_shard_is_told(store: Store) -> None:

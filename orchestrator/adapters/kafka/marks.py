@@ -13,11 +13,9 @@ from dataclasses import asdict
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # ships no types
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]  # ships no types
-from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.outgoing import Outgoing
-from orchestrator.adapters.kafka.settings import SAGA, KafkaSettings, reach
+from orchestrator.adapters.kafka.settings import KafkaSettings, reach
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import Mark
@@ -26,28 +24,16 @@ _FIRST_LOOK = 50
 """Records from the end that are read first: the last mark is among them, or aborted ones are."""
 
 
-def base_of(settings: KafkaSettings) -> str:
-    """What the names of the relay's own begin with, also where each saga has its own topic."""
-    return settings.topic.replace(SAGA, "all-sagas")
-
-
-def marks_topic(settings: KafkaSettings) -> str:
-    """Where the marks are: beside the events."""
-    return f"{base_of(settings)}.marks"
-
-
 def record_of(mark: Mark, shard: Shard, settings: KafkaSettings) -> Outgoing:
     """A mark as it is sent."""
     key = f"{shard.index}".encode()
     told = f"the mark of shard {shard.index}"
-    return Outgoing(marks_topic(settings), key, json.dumps(asdict(mark)).encode(), [], told)
+    return Outgoing(settings.marks_topic, key, json.dumps(asdict(mark)).encode(), [], told)
 
 
 async def last_mark(settings: KafkaSettings, shard: Shard) -> Mark:
     """The last committed mark of a shard whose producers are all fenced but one's own."""
-    return await reach(
-        settings, _read(settings, TopicPartition(marks_topic(settings), shard.index))
-    )
+    return await reach(settings, _read(settings, TopicPartition(settings.marks_topic, shard.index)))
 
 
 async def _read(settings: KafkaSettings, place: Any) -> Mark:
@@ -60,11 +46,22 @@ async def _read(settings: KafkaSettings, place: Any) -> Mark:
             start = max(begin, end - look)
             found = await _last_between(consumer, place, start, end)
             if found is not None:
-                return Mark(**json.loads(found))
+                return _mark_of(found, place)
             if start == begin:
                 break
             look *= 10
     return Mark(0, 0, 0)
+
+
+def _mark_of(value: bytes, place: Any) -> Mark:
+    try:
+        mark = Mark(**json.loads(value))
+    except (TypeError, ValueError) as error:
+        raise UnavailableError(
+            f"the last record of topic {place.topic}, partition {place.partition}, is no mark of a "
+            f"relay ({error}); who else writes there? Only the relay may"
+        ) from error
+    return mark
 
 
 async def _last_between(consumer: Any, place: Any, start: int, end: int) -> bytes | None:
@@ -90,29 +87,3 @@ async def _consumer(settings: KafkaSettings) -> AsyncIterator[Any]:
         yield consumer
     finally:
         await consumer.stop()
-
-
-async def create_marks(settings: KafkaSettings, shards: int) -> bool:
-    """Create the topic of the marks when it is missing; True when this call did."""
-    return await reach(settings, _create(settings, shards))
-
-
-async def _create(settings: KafkaSettings, shards: int) -> bool:
-    admin: Any = AIOKafkaAdminClient(**settings.client())
-    try:
-        await admin.start()
-        brokers = len((await admin.describe_cluster())["brokers"])
-        replicas = max(1, min(settings.replication_factor, brokers))
-        configs = {
-            "cleanup.policy": "compact",
-            "segment.bytes": str(16 * 1024 * 1024),
-            "min.insync.replicas": str(max(1, replicas - 1)),
-        }
-        topic = NewTopic(marks_topic(settings), shards, replicas, topic_configs=configs)
-        answer = await admin.create_topics([topic])
-    finally:
-        await admin.close()
-    error = for_code(answer.topic_errors[0][1])
-    if error not in (NoError, TopicAlreadyExistsError):
-        raise UnavailableError(f"topic {topic.name} could not be created: {error.__name__}")
-    return error is NoError

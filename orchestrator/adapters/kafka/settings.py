@@ -23,6 +23,9 @@ BROKER_ERRORS = (KafkaError, OSError, TimeoutError, AssertionError)
 SAGA = "{saga}"
 """What stands in a topic's name for the name of the saga."""
 
+_ALL_SAGAS = "-all-sagas"
+"""What stands there for all of them together. No saga has such a name: none begins with '-'."""
+
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+")
 _LONGEST_TOPIC = 249
 _LONGEST_NAME = 100
@@ -57,6 +60,11 @@ class KafkaSettings:
         _check_topic("SAGA_KAFKA_TOPIC", self.topic)
         if not self.state_topic:
             return
+        if self.state_topic == self.marks_topic:
+            raise InvalidInputError(
+                f"SAGA_KAFKA_STATE_TOPIC {self.state_topic!r} is where the relay keeps its marks; "
+                "name another"
+            )
         if SAGA in self.state_topic:
             raise InvalidInputError(
                 f"SAGA_KAFKA_STATE_TOPIC {self.state_topic!r}: there is one topic of states; "
@@ -79,6 +87,16 @@ class KafkaSettings:
         """The topics that are known before any event is."""
         events = () if self.routed else (self.topic,)
         return (*events, self.state_topic) if self.state_topic else events
+
+    @property
+    def relay_prefix(self) -> str:
+        """What the relay's own names at the broker begin with."""
+        return self.topic.replace(SAGA, _ALL_SAGAS)
+
+    @property
+    def marks_topic(self) -> str:
+        """Where the marks are: beside the events."""
+        return f"{self.relay_prefix}.marks"
 
     def topic_of(self, saga_name: str) -> str:
         """Where the events of a saga go."""

@@ -25,12 +25,16 @@ class TopicReport:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A topic as the brokers describe it; a config that they do not tell is missing."""
+    """A topic as the brokers describe it; a config that they do not tell is missing.
+
+    That of the marks has `shards`.
+    """
 
     name: str
     partitions: Sequence[Any]
     configs: Mapping[str, str] = field(default_factory=dict)
     brokers: int = 1
+    shards: int = 0
 
     @property
     def replicas(self) -> int:
@@ -50,13 +54,23 @@ class Look:
     def wrong_count(self, settings: KafkaSettings) -> str | None:
         """What to say of a topic without the pinned number of partitions."""
         count = len(self.partitions)
-        if count == settings.partitions:
-            return None
         if not count:
             return f"there is no topic {self.name} at {settings.bootstrap_servers}"
+        if self.shards:
+            return self._wrong_marks(count)
+        if count == settings.partitions:
+            return None
         return (
             f"topic {self.name} has {count} partitions, the settings say "
             f"{settings.partitions}; another count would break the order per saga"
+        )
+
+    def _wrong_marks(self, count: int) -> str | None:
+        if count == self.shards:
+            return None
+        return (
+            f"topic {self.name} has {count} partitions and the relay {self.shards} shards; they "
+            "must be as many, or marks would be missed"
         )
 
 
@@ -84,7 +98,7 @@ def examine(settings: KafkaSettings, look: Look) -> TopicReport:
 
 def _too_small(settings: KafkaSettings, look: Look) -> str | None:
     limit = look.number("max.message.bytes")
-    if limit is None or limit >= settings.max_message_bytes:
+    if look.shards or limit is None or limit >= settings.max_message_bytes:
         return None
     return (
         f"topic {look.name} has max.message.bytes={limit}; "
@@ -93,12 +107,15 @@ def _too_small(settings: KafkaSettings, look: Look) -> str | None:
 
 
 def _wrong_cleanup(settings: KafkaSettings, look: Look) -> str | None:
-    wanted = "compact" if look.name == settings.state_topic else "delete"
+    compacted = look.shards or look.name == settings.state_topic
+    wanted = "compact" if compacted else "delete"
     found = look.configs.get("cleanup.policy", wanted)
     if found == wanted:
         return None
     why = (
-        "the topic would grow for ever, or lose the states of old sagas"
+        "the marks of shards that rest would be removed, and their relay would stop"
+        if look.shards
+        else "the topic would grow for ever, or lose the states of old sagas"
         if wanted == "compact"
         else "compaction would remove events, because their key is the saga"
     )

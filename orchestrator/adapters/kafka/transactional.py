@@ -13,10 +13,7 @@ from typing import Any
 from aiokafka.errors import ProducerFenced  # type: ignore[import-untyped]  # ships no types
 
 from orchestrator.adapters.kafka.marks import (
-    base_of,
-    create_marks,
     last_mark,
-    marks_topic,
     record_of,
 )
 from orchestrator.adapters.kafka.outgoing import Outgoing
@@ -30,6 +27,8 @@ from orchestrator.adapters.kafka.producer import (
 )
 from orchestrator.adapters.kafka.publisher import KafkaPublisher, Place, Runs
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach
+from orchestrator.adapters.kafka.topic import ensure_topics
+from orchestrator.adapters.kafka.topic_checks import Look
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import PublishError, UnavailableError
 from orchestrator.ports import Mark
@@ -75,13 +74,13 @@ async def open_transactional(settings: KafkaSettings, shard: Shard) -> Transacti
     limit = 2 * settings.publish_timeout
     producer = new_producer(
         settings,
-        transactional_id=f"{base_of(settings)}.relay-{shard.index}",
+        transactional_id=f"{settings.relay_prefix}.relay-{shard.index}",
         transaction_timeout_ms=int(limit * 1000),
     )
     try:
         await start(producer, settings)
         cluster = await reach(settings, topics_at(producer))
-        await _require_marks(settings, shard, partitions_of(cluster, marks_topic(settings)))
+        await _require_marks(settings, shard, partitions_of(cluster, settings.marks_topic))
     except BaseException:
         await let_go(producer)
         raise
@@ -89,18 +88,16 @@ async def open_transactional(settings: KafkaSettings, shard: Shard) -> Transacti
 
 
 async def _require_marks(settings: KafkaSettings, shard: Shard, partitions: int) -> None:
-    topic = marks_topic(settings)
+    topic = settings.marks_topic
     if not partitions:
         if not settings.create_topic:
             raise UnavailableError(
                 f"there is no topic {topic} at {settings.bootstrap_servers}; create it with "
                 f"{shard.of} partitions and cleanup.policy=compact"
             )
-        if await create_marks(settings, shard.of):
-            logger.warning("created topic %s", topic)
+        for made in await ensure_topics(settings, [topic], shard.of):
+            logger.warning("created topic %s", made)
         return
-    if partitions != shard.of:
-        raise UnavailableError(
-            f"topic {topic} has {partitions} partitions and the relay {shard.of} shards; they "
-            "must be as many, or marks would be missed"
-        )
+    marks = Look(topic, (None,) * partitions, shards=shard.of)
+    if (problem := marks.wrong_count(settings)) is not None:
+        raise UnavailableError(problem)

@@ -104,13 +104,7 @@ class PostgresFeed:
         return lag
 
     async def relays(self) -> list[RelayStanding]:
-        return [
-            RelayStanding(
-                row["relay"], row["position"], row["owner"] if row["alive"] else None,
-                row["lease_until"],
-            )
-            for row in await self._database.fetch(sql("list_relays"))
-        ]  # fmt: skip
+        return [standing_of(row) for row in await self._database.fetch(sql("list_relays"))]
 
     async def _settle(self, after: int) -> None:
         """Find out up to where everything is there. The gate is left alone when nothing is new."""
@@ -131,6 +125,12 @@ class PostgresFeed:
         if self._telemetry is not None:
             self._telemetry.batch("feed_gate", 1, time.monotonic() - began)
             self._telemetry.count("feed_gate_timeouts", by=rows is None)
+
+
+def standing_of(row: Record) -> RelayStanding:
+    """A row of `list_relays`."""
+    owner = row["owner"] if row["alive"] else None
+    return RelayStanding(row["relay"], row["position"], owner, row["lease_until"])
 
 
 def _event(row: Record) -> FeedEvent:

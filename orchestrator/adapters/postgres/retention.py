@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
+from orchestrator.adapters.postgres.feed import standing_of
 from orchestrator.adapters.postgres.partitions import drop_empty, first_id
 from orchestrator.adapters.postgres.pool import Connection, Database, PostgresSettings, Record
 from orchestrator.adapters.postgres.schema import verify_schema
@@ -39,7 +40,9 @@ async def look(dsn: str, before: datetime, name: str | None = None) -> Removable
         ended, unpublished, events, held = (
             rows[0][column] for column in ("ended", "unpublished", "events", "held")
         )
-        return Removable(ended, int(events), unpublished, held)
+        relays = await database.fetch(sql("list_relays")) if unpublished else []
+        behind = min(map(standing_of, relays), key=lambda relay: relay.position, default=None)
+        return Removable(ended, int(events), unpublished, held, behind)
 
 
 async def remove(

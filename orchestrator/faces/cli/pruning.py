@@ -13,7 +13,7 @@ from orchestrator.bootstrap import removable
 from orchestrator.errors import InvalidInputError
 from orchestrator.faces.cli.common import Json, out, progress, run, tell
 from orchestrator.faces.cli.render import clean
-from orchestrator.ports import Removable, Removed
+from orchestrator.ports import RelayStanding, Removable, Removed
 from orchestrator.settings import Settings
 
 
@@ -73,16 +73,37 @@ def _tell_removed(done: Removed, found: Removable, *, as_json: bool) -> None:
 def _tell_kept(found: Removable) -> None:
     if found.unpublished:
         out.print(f"{found.unpublished} of them stay: a relay has not published them yet")
+        if found.behind is not None:
+            out.print(clean(_advice(found.behind)), highlight=False, soft_wrap=True)
     if found.held:
         out.print(f"{found.held} of them stay: they are children of instances that stay")
 
 
+def _advice(behind: RelayStanding) -> str:
+    """Which checkpoint keeps them, and what to do about it."""
+    at = f"the checkpoint {behind.relay!r} is the last one, at position {behind.position}"
+    if behind.owner is not None:
+        return (
+            f"{at}; a relay moves it now: try again later, and see `saga doctor` if it stays there"
+        )
+    since = f", since {behind.lease_until:%F %R} UTC" if behind.lease_until is not None else ""
+    name, slash, _ = behind.relay.rpartition("/")
+    rows = f"starts_with(relay, '{name}/')" if slash else f"relay = '{behind.relay}'"
+    cure = f"DELETE FROM relay_cursor WHERE {rows}"  # noqa: S608 - to be read, not to be run here
+    return (
+        f"{at}, and no relay runs that moves it{since}: start `saga relay`; where none of that name "
+        f"will ever run again, take it out with {cure}"
+    )
+
+
 def _numbers(found: Removable) -> dict[str, object]:
+    behind = found.behind
     return {
         "sagas": found.sagas,
         "events": found.events,
         "unpublished": found.unpublished,
         "held": found.held,
+        "behind": None if behind is None else {"relay": behind.relay, "position": behind.position},
     }
 
 

@@ -50,6 +50,43 @@ def test_what_is_not_published_stays_and_it_says_so(saga: Prompt, ended: str, ds
     assert saga("show", ended).code == 0
 
 
+@pytest.mark.parametrize(
+    ("left", "rows"),
+    [
+        ("('events', 1, 1, NULL, '2026-03-01 12:00+00')", "relay = 'events'"),
+        (
+            "('events/0', 9, 1, NULL, now()), ('events/1', 1, 1, 'ann', '2026-03-01 12:00+00')",
+            "starts_with(relay, 'events/')",
+        ),
+    ],
+)
+def test_a_checkpoint_that_nobody_moves_is_named_and_what_to_do_about_it(
+    saga: Prompt, ended: str, dsn: str, left: str, rows: str
+) -> None:
+    columns = "(relay, position, epoch, owner, lease_until)"
+    asyncio.run(execute(dsn, f"INSERT INTO relay_cursor {columns} VALUES {left}"))
+
+    said = " ".join(saga("prune", "--before", soon()).out.split())
+    known = saga("prune", "--before", soon(), "--json").json["behind"]
+    assert known["position"] == 1
+    assert f"the checkpoint {known['relay']!r} is the last one, at position 1, and no" in said
+    assert "since 2026-03-01 12:00 UTC: start `saga relay`" in said
+
+    told = f"DELETE FROM relay_cursor WHERE {rows}"
+    assert told in said
+    asyncio.run(execute(dsn, told))
+    assert "removed 1 instances" in saga("prune", "--before", soon(), "--yes").out
+
+
+def test_a_checkpoint_that_a_relay_moves_is_waited_for(saga: Prompt, ended: str, dsn: str) -> None:
+    row = "('events/0', 1, 1, 'ann', now() + interval '1 hour')"
+    columns = "(relay, position, epoch, owner, lease_until)"
+    asyncio.run(execute(dsn, f"INSERT INTO relay_cursor {columns} VALUES {row}"))
+    said = " ".join(saga("prune", "--before", soon()).out.split())
+    assert "'events/0' is the last one, at position 1; a relay moves it now: try again" in said
+    assert "DELETE" not in said
+
+
 @pytest.mark.parametrize("before", ["yesterday", "5x", "", "99999999999d"])
 def test_a_moment_that_is_none_is_refused(saga: Prompt, before: str) -> None:
     said = saga("prune", "--before", before)
