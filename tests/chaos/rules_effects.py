@@ -16,8 +16,11 @@ ANSWERED = ("ok", "hold")
 """Modes of the ledger in which its caller gets a true answer."""
 MARGIN = 12.0
 """A call that is repeated was lost at most so long before: a step's time-out and a bit."""
-AWAKE = 1.0
-"""Seconds after a stopped process goes on in which it may not have heard yet that it was replaced."""
+AWAKE = 6.0
+"""Seconds after a stopped process goes on in which it may not have heard yet that it was replaced.
+
+A renewal tells it: they are a second apart, and one may take as long as the command time-out.
+"""
 
 
 @rule("I4")
