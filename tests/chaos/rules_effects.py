@@ -16,6 +16,9 @@ ANSWERED = ("ok", "hold")
 """Modes of the ledger in which its caller gets a true answer."""
 MARGIN = 12.0
 """A call that is repeated was lost at most so long before: a step's time-out and a bit."""
+SIGSTOP = 19
+PAUSE = 3.0
+"""Seconds for which the ledger stops a caller."""
 AWAKE = 6.0
 """Seconds after a stopped process goes on in which it may not have heard yet that it was replaced.
 
@@ -261,12 +264,18 @@ def one_owner(evidence: Evidence) -> Iterator[str | None]:
 
 def _stopped(evidence: Evidence, call: Call) -> bool:
     """Whether the process that called was stopped then, or had only just gone on."""
-    return any(
-        fault["pid"] == call.pid
-        and float(fault["begun"]) <= call.received <= float(fault["ended"]) + AWAKE
+    pauses = [
+        (float(fault["begun"]), float(fault["ended"]))
         for fault in evidence.told("fault")
-        if str(fault["kind"]).startswith("stop worker")
-    )
+        if str(fault["kind"]).startswith("stop worker") and fault["pid"] == call.pid
+    ]
+    # The ledger stops its caller, too.
+    pauses += [
+        (one.received, one.received + PAUSE)
+        for one in evidence.calls
+        if one.struck == SIGSTOP and one.pid == call.pid
+    ]
+    return any(begun <= call.received <= ended + AWAKE for begun, ended in pauses)
 
 
 def _applied(evidence: Evidence, call: Call) -> bool:

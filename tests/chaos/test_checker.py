@@ -230,6 +230,13 @@ def test_a_stopped_process_may_call_in_vain_before_it_hears_that_it_was_replaced
     assert ("I23" in _violated(run)) is violated
 
 
+def test_the_ledger_may_have_been_who_stopped_it() -> None:
+    run, key = good_run(), f"{GOOD}/debit"
+    _call(key, pid=101, received=LATE, struck=19, key="another/debit", saga="another")(run)
+    _call(key, pid=101, received=LATE + 4)(run)
+    assert "I23" not in _violated(run)
+
+
 def test_every_rule_has_something_that_violates_it() -> None:
     judge(Evidence())
     assert {rule for rule, _, _ in SPOILT} == set(RULES)
