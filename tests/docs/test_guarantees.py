@@ -12,7 +12,8 @@ from tests.docs.pages import DOCS, ROOT, Page
 from tests.docs.test_guides import every_test
 
 PROMISES = Page(DOCS / "guarantees.md")
-TITLES = re.findall(r"^## (.+)$", PROMISES.text, re.MULTILINE)
+RUN = "What a quarter of an hour of faults showed"
+TITLES = [found for found in re.findall(r"^## (.+)$", PROMISES.text, re.MULTILINE) if found != RUN]
 PART = re.compile(r"^- \*\*(Kept by|Proved by|Not covered)\*\*", re.MULTILINE)
 
 
