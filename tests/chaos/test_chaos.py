@@ -28,10 +28,19 @@ def test_the_same_seed_plans_the_same_faults(size: Size) -> None:
 @pytest.mark.chaos
 @pytest.mark.crash
 @pytest.mark.kafka
-@pytest.mark.timeout(SIZE.warm_up + SIZE.safety + 2 * SIZE.patience + 240)
+@pytest.mark.timeout(2 * (SIZE.warm_up + SIZE.safety + 2 * SIZE.patience + 240))
 def test_nothing_is_lost_while_everything_is_killed_stopped_and_cut_off(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    verdict, say = _played(capsys)
+    if verdict == "void" and SIZE.name == "smoke":
+        # In so short a time not everything comes about: that shows nothing, either way.
+        verdict, say = _played(capsys)
+    assert verdict == "passed", say
+
+
+def _played(capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """The verdict of one run, and how to repeat it with what it told."""
     seed = chosen_seed()
     folder = Path(tempfile.mkdtemp(prefix="saga-chaos-"))
     say = f"repeat with CHAOS_SIZE={SIZE.name} CHAOS_SEED={seed}; logs in {folder}"
@@ -42,5 +51,6 @@ def test_nothing_is_lost_while_everything_is_killed_stopped_and_cut_off(
     told = (folder / "report.txt").read_text("utf-8")
     with capsys.disabled():
         print(f"\n{told}")
-    assert report["verdict"] == "passed", f"{say}\n{told}"
-    shutil.rmtree(folder)
+    if report["verdict"] == "passed":
+        shutil.rmtree(folder)
+    return report["verdict"], f"{say}\n{told}"
