@@ -47,10 +47,18 @@ def measure(evidence: Evidence, findings: Sequence[Finding], sometimes: dict[str
     )
 
 
+LONG_RUNS = ("fenced relay",)
+"""What a short run cannot count on: a relay that wakes up may find a fault before its successor.
+
+`tests/crash/test_relay_killed.py` stops relays past their lease in every run of the tests.
+"""
+
+
 def _missing(evidence: Evidence, sometimes: dict[str, int]) -> list[str]:
     """What happened too rarely, and what was planned and never struck."""
     floor = int(evidence.about.get("floor", 1))
-    rare = [f"{name}: {times}" for name, times in sometimes.items() if times < floor]
+    wanted = {name: 0 if name in LONG_RUNS and floor == 1 else floor for name in sometimes}
+    rare = [f"{name}: {times}" for name, times in sometimes.items() if times < wanted[name]]
     silent = [
         f"fault without effect: {one['kind']} at {one.get('who', '')}"
         for one in evidence.told("fault")
