@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ def test_the_same_seed_plans_the_same_faults(size: Size) -> None:
     assert "end broker" not in {stroke.kind for stroke in schedule(size, 7, broker=False)}
 
 
+@pytest.mark.skipif("CHAOS_SIZE" not in os.environ, reason="minutes long: make chaos")
 @pytest.mark.chaos
 @pytest.mark.crash
 @pytest.mark.kafka
