@@ -102,6 +102,7 @@ def _effects(world: World, saga_id: str, row: SagaRow, events: list[Event]) -> I
                 continue
             if not (node in doubtful and row.pivoted):
                 yield f"I6 {entry.step} at {node} stands, and nothing says so ({row.status})"
+    yield from _asked_again(world, saga_id, events)
     found = world.cases.get(row.request.name)
     if found is not None and not found.side_by_side:
         yield from _order(entries)
@@ -131,6 +132,15 @@ def _standing(events: list[Event]) -> tuple[dict[str, str], set[str]]:
             case _:
                 pass
     return done, doubtful
+
+
+def _asked_again(world: World, saga_id: str, events: list[Event]) -> Iterator[str]:
+    """What was said not to have happened is asked for again only when a person says so."""
+    retried = [event.node for event in events if isinstance(event, ev.StepRetried)]
+    for key in world.ledger.asked_again:
+        saga, _, node = key.partition("/")
+        if saga == saga_id and not any(f"{node}/".startswith(f"{by}/") for by in retried):
+            yield f"{node} was called again after a probe had said that it did not happen"
 
 
 def _order(entries: dict[str, Entry]) -> Iterator[str]:

@@ -18,15 +18,19 @@ HELD = 4.0
 
 @dataclass(slots=True)
 class Entry:
-    """What became of one key. `void` was taken back, or will never happen."""
+    """What became of one key. `void` was taken back, or will never happen.
+
+    Of calls that began by `heard` nothing happens any more: they were refused, or it was said that
+    it did not happen. `denied`: nobody may ask for it again, unless a person does.
+    """
 
     state: str = "new"
     step: str = ""
     saga_id: str = ""
     applied_at: int = 0
     undone_at: int = 0
-    refused: bool = False
-    """Its last answer was a refusal, which holds until it is asked again."""
+    heard: int = 0
+    denied: bool = False
 
 
 @dataclass(eq=False)
@@ -41,14 +45,18 @@ class Ledger:
     deaf: set[Any] = field(default_factory=set)
     """Tasks that do not let themselves be cancelled."""
     moments: int = 0
+    begun: int = 0
+    """Calls that have begun, ever."""
+    asked_again: list[str] = field(default_factory=list)
+    """Keys that were asked for although it had been said that they did not happen."""
 
     def entry(self, key: str, step: str, saga_id: str) -> Entry:
         return self.entries.setdefault(key, Entry("new", step, saga_id))
 
-    def apply(self, key: str, step: str, saga_id: str) -> bool:
+    def apply(self, key: str, step: str, saga_id: str, began: int) -> bool:
         """Whether the effect is there now; it is not once the key was taken back."""
         entry = self.entry(key, step, saga_id)
-        if entry.state == "new" and not entry.refused:
+        if entry.state == "new" and began > entry.heard:
             self.moments += 1
             entry.state, entry.applied_at = "applied", self.moments
             self.timeline.say(f"LEDGER do {step} {_short(key)}")
@@ -87,22 +95,24 @@ class Account:
         """
         ledger, faults, key = self._ledger, self._ledger.faults, ctx.idempotency_key
         ledger.calls[key] += 1
+        ledger.begun += 1
+        began = ledger.begun
         self._check(key, step, ctx)
         await self._reach("do", step)
         entry = ledger.entry(key, step, ctx.saga_id)
-        entry.refused = False
         for fault in ("effect fails", "effect declined"):
             if not (honest and entry.state == "applied") and faults.strikes(fault, step):
-                entry.refused = honest
+                if honest:
+                    entry.heard = ledger.begun
                 raise Permanent("declined") if fault.endswith("declined") else RuntimeError("no")
         if faults.strikes("effect not applied, answer lost", step):
             raise ConnectionResetError("the answer was lost")
         if faults.strikes("effect deaf", step):
             await self._never()
         if faults.strikes("effect held", step):
-            ledger.timeline.after(HELD, ledger.apply, key, step, ctx.saga_id)
+            ledger.timeline.after(HELD, ledger.apply, key, step, ctx.saga_id, began)
             await asyncio.sleep(HELD)
-        if not ledger.apply(key, step, ctx.saga_id):
+        if not ledger.apply(key, step, ctx.saga_id, began):
             raise Permanent("it was taken back")
         lost = faults.strikes("effect applied, answer lost", step)
         await self._reach("did", step)
@@ -134,7 +144,10 @@ class Account:
             raise ConnectionResetError("the answer was lost")
 
     async def ask(self, key: str, ctx: Any, step: str) -> str | None:
-        """Whether the effect of *key* happened: then what it gave, and else it never will."""
+        """Whether the effect of *key* happened: then what it gave.
+
+        Else nothing that was sent before makes it happen any more.
+        """
         ledger, faults = self._ledger, self._ledger.faults
         await self._reach("ask", step)
         if faults.strikes("probe fails", step):
@@ -144,12 +157,14 @@ class Account:
         entry = ledger.entry(key, step, ctx.saga_id)
         if entry.state == "applied":
             return f"{step} of {_short(key)}"
-        ledger.take_back(key, step, ctx.saga_id)
+        entry.heard, entry.denied = ledger.begun, True
         return None
 
     async def write(self, db: Any, ctx: Any, step: str) -> str:
         """Have the effect of *step* happen together with the append, or not at all."""
         ledger, key = self._ledger, ctx.idempotency_key
+        ledger.begun += 1
+        began = ledger.begun
         self._check(key, step, ctx)
         await self._reach("write", step)
         if ledger.faults.strikes("effect fails", step):
@@ -158,7 +173,7 @@ class Account:
         def commit() -> None:
             if ledger.entry(key, step, ctx.saga_id).state != "new":
                 ledger.wrong.append(f"{step} {key} was committed twice")
-            ledger.apply(key, step, ctx.saga_id)
+            ledger.apply(key, step, ctx.saga_id, began)
 
         db.written.append(commit)
         return f"{step} of {_short(key)}"
@@ -186,10 +201,13 @@ class Account:
         why = self._place.may_not_act_for(ctx.saga_id)
         if why:
             ledger.wrong.append(f"{step} of {ctx.saga_id} began on {self._place.name}, {why}")
-        if key and ledger.entry(key, step, ctx.saga_id).state == "void" and not why:
-            owner = self._place.owns(ctx.saga_id)
-            if owner:
-                ledger.wrong.append(f"{step} {key} was called again after it was taken back")
+        if key is None or why or not self._place.owns(ctx.saga_id):
+            return
+        entry = ledger.entry(key, step, ctx.saga_id)
+        if entry.state == "void":
+            ledger.wrong.append(f"{step} {key} was called again after it was taken back")
+        if entry.denied:
+            ledger.asked_again.append(key)
 
 
 def _short(key: str) -> str:
