@@ -147,18 +147,25 @@ class Owned:
     inbox_seq: int
 
 
+SUSPECT = 3
+"""An instance with so many claims since its last event may be what ends its workers."""
+
+
 class WorkQueue(Protocol):
     async def claim(self, owner: str, limit: int, definitions: Sequence[Definition]) -> list[Claim]:
         """Take up to *limit* instances that are due and unowned, raising each one's epoch.
 
         `claims` counts the claims since the owner last appended, this one included (an append
-        without events counts too). `input` is there when no event is.
+        without events counts too), up to SUSPECT. A suspect is not to be begun before it was
+        reclaimed, and that counts: a worker that dies before it began it is not held against it.
+        `input` is there when no event is.
         Only a live worker may claim: OwnershipLostError when *owner* was retired.
         """
         ...
 
     async def reclaim(self, owner: str, saga_id: str, epoch: int) -> Claim | None:
-        """Take one's own instance again under a new epoch, after an append of unknown outcome.
+        """Take one's own instance again under a new epoch, after an append of unknown outcome, and
+        before a suspect is begun. It always counts.
 
         Waits for the row's lock, so that any transaction of ours still under way has ended.
         None when somebody else holds it.

@@ -58,6 +58,7 @@ from orchestrator.runtime.journal import Journal
 from orchestrator.runtime.kin import Kin
 from orchestrator.runtime.recorder import Recorder
 from orchestrator.runtime.running import Running, is_clean, load
+from orchestrator.runtime.suspects import times_begun
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Engine:
             if self._is_poison(claim):
                 await self._read_inbox(run)
                 if run.state.status not in ENDED:
-                    why = f"claimed {claim.claims} times without one new event"
+                    why = f"claimed {times_begun(claim.claims)} times without one new event"
                     run.note(ev.SagaStuck("", "", f"{why}; its workers may have died"))
             await self._carry(run)
         except _PlanError as error:
@@ -174,7 +175,7 @@ class Engine:
         await self._journal.put_aside(claim, stuck, Status.STUCK, claim.inbox_seen)
 
     def _is_poison(self, claim: Claim) -> bool:
-        return claim.claims > self._claim_limit
+        return times_begun(claim.claims) > self._claim_limit
 
     def announce_overdue(self, older_than: float) -> None:
         """Have StepStarted written for attempts that began before the loop time *older_than*."""

@@ -10,9 +10,9 @@ from orchestrator.domain.awaiting import Recorded
 from orchestrator.domain.events import ENDED, Status
 from orchestrator.domain.shards import is_shard_for
 from orchestrator.domain.state import SagaState
-from orchestrator.ports import Member, Message
+from orchestrator.ports import SUSPECT, Member, Message
 from orchestrator.runtime.seen import Cause, Reason, Seen, listed
-from orchestrator.runtime.suspects import SUSPECT
+from orchestrator.runtime.suspects import times_begun
 from orchestrator.runtime.waits import reasons_to_wait
 
 _SOON = timedelta(seconds=5)
@@ -168,11 +168,10 @@ def _start_worker(seen: Seen) -> tuple[str, ...]:
 
 def _in_vain(seen: Seen) -> Iterator[Reason]:
     """That it was claimed again and again without an event: it may be what ends its workers."""
-    claims = seen.instance.claims
-    if claims < SUSPECT:
+    if seen.instance.claims < SUSPECT:
         return
     text = (
-        f"it was claimed {claims} times in vain, without one new event; "
+        f"it was claimed {times_begun(seen.instance.claims)} times in vain, without one new event; "
         f"at {seen.claim_limit + 1} it is parked as stuck"
     )
     yield Reason(Cause.IN_VAIN, text, seen.instance.updated_at, seen.instance.due_at)

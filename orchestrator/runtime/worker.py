@@ -15,13 +15,13 @@ from typing import Any
 
 from orchestrator.domain.saga import Saga
 from orchestrator.errors import InvalidInputError, OwnershipLostError, UnavailableError
-from orchestrator.ports import DUE, Claim, Codec, Store, Telemetry
+from orchestrator.ports import DUE, SUSPECT, Claim, Codec, Store, Telemetry
 from orchestrator.runtime import machine
 from orchestrator.runtime.engine import Engine, definitions
 from orchestrator.runtime.executor import Executor
 from orchestrator.runtime.outage import Outage
 from orchestrator.runtime.recorder import Recorder
-from orchestrator.runtime.suspects import SUSPECT, set_apart
+from orchestrator.runtime.suspects import set_apart
 
 log = logging.getLogger(__name__)
 
@@ -304,7 +304,7 @@ class _Shift:
         ids = [claim.saga_id for claim in claims]
         delay = timedelta(seconds=machine.jittered(_APART_AGAIN))
         try:
-            await self._store.queue.release(self.id, ids, delay, untouched=True)
+            await self._store.queue.release(self.id, ids, delay)
         except UnavailableError as error:
             log.debug("%s: %d sagas stay until the sweep: %s", self._name, len(ids), error)
 
@@ -319,7 +319,7 @@ class _Shift:
 
     async def _carry(self, claim: Claim) -> None:
         """Advance one instance; after a refused or unknown append, take it again and go on."""
-        mine: Claim | None = claim
+        mine = await self._reclaim(claim) if claim.claims >= SUSPECT else claim
         wait = 0.0
         while mine is not None:
             try:
@@ -415,7 +415,7 @@ class _Shift:
         if lost:
             log.warning("%s gives back %d sagas it never heard of", self._name, len(lost))
             ids = sorted(saga_id for saga_id, _ in lost)
-            await self._store.queue.release(self.id, ids, untouched=True)
+            await self._store.queue.release(self.id, ids)
 
     async def _sweep(self) -> None:
         while True:

@@ -216,10 +216,10 @@ class Nemesis:
         member = await self._victim(prefix, stroke)
         if member is None:
             return None
-        wire = self._scene.wires[member.name]
+        wire, pid = self._scene.wires[member.name], member.pid
         for _ in range(50):
             if cut := wire.cut_now():
-                return {"who": member.name, "fired": cut}
+                return {"who": member.name, "pid": pid, "fired": cut}
             await asyncio.sleep(0.1)
         return None
 
@@ -227,21 +227,21 @@ class Nemesis:
         member = await self._victim(prefix, stroke)
         if member is None:
             return None
-        wire = self._scene.wires[member.name]
+        wire, pid = self._scene.wires[member.name], member.pid
         fault = wire.black_hole() if deed == "black_hole" else wire.delay(0.1)
         await self._pause(stroke.seconds)
         fault.heal()
         wire.faults.remove(fault)
-        return {"who": member.name, "fired": fault.fired, "seconds": stroke.seconds}
+        return {"who": member.name, "pid": pid, "fired": fault.fired, "seconds": stroke.seconds}
 
     async def _lose(self, stroke: Stroke, whose: str, *, after: bool) -> Told | None:
         """The answer to a commit, or the commit itself; both look the same to the client."""
-        matching, name = WRITES[whose], whose
+        matching, name, pid = WRITES[whose], whose, 0
         if whose != "api":
             member = self._publisher() if whose == "relay" else await self._victim(whose, stroke)
             if member is None:
                 return None
-            name = member.name
+            name, pid = member.name, member.pid
         wire = self._scene.wires[name]
         plan = wire.cut_after_commit if after else wire.cut_before_commit
         fault = plan(matching, times=2, must_fire=False)
@@ -254,7 +254,7 @@ class Nemesis:
         finally:
             fault.heal()
             wire.faults.remove(fault)
-        return {"who": name, "fired": fault.fired}
+        return {"who": name, "pid": pid, "fired": fault.fired}
 
     # ------------------------------------------------------------------ the broker
 

@@ -20,10 +20,13 @@ SIGSTOP = 19
 PAUSE = 3.0
 """Seconds for which the ledger stops a caller."""
 AWAKE = 6.0
-"""Seconds after a stopped process goes on in which it may not have heard yet that it was replaced.
+"""Seconds after a fault in which its victim may not have heard yet that it was replaced.
 
 A renewal tells it: they are a second apart, and one may take as long as the command time-out.
 """
+OF_ONE = ("stop worker", "cut wires", "black hole", "slow wires", "lose commit")
+"""Faults after which a process that lives may be missed by the others."""
+OF_ALL = ("terminate sessions", "crash postgres")
 
 
 @rule("I4")
@@ -245,12 +248,12 @@ def _by_log(evidence: Evidence, saga: str) -> dict[str, int]:
 def one_owner(evidence: Evidence) -> Iterator[str | None]:
     """Whenever another process called for a saga, a claim had gone before.
 
-    But for what a process that was stopped sends before it hears that it was replaced: no fence
-    reaches that, and it may apply nothing.
+    But for what a process that was stopped, or out of touch, sends before it hears that it was
+    replaced: no fence reaches that, and it may apply nothing.
     """
     pids: dict[str, list[int]] = defaultdict(list)
     for call in sorted(evidence.calls, key=lambda c: c.received):
-        if _stopped(evidence, call) and not _applied(evidence, call):
+        if _out_of_touch(evidence, call) and not _applied(evidence, call):
             continue
         seen = pids[call.saga]
         if not seen or seen[-1] != call.pid:
@@ -262,20 +265,21 @@ def one_owner(evidence: Evidence) -> Iterator[str | None]:
         yield None if good else f"saga {saga}: {len(seen)} owners called, {told}"
 
 
-def _stopped(evidence: Evidence, call: Call) -> bool:
-    """Whether the process that called was stopped then, or had only just gone on."""
-    pauses = [
+def _out_of_touch(evidence: Evidence, call: Call) -> bool:
+    """Whether a fault had the process that called in hand then, or only just before."""
+    spells = [
         (float(fault["begun"]), float(fault["ended"]))
         for fault in evidence.told("fault")
-        if str(fault["kind"]).startswith("stop worker") and fault["pid"] == call.pid
+        if str(fault["kind"]).startswith(OF_ALL)
+        or (str(fault["kind"]).startswith(OF_ONE) and fault.get("pid") == call.pid)
     ]
     # The ledger stops its caller, too.
-    pauses += [
+    spells += [
         (one.received, one.received + PAUSE)
         for one in evidence.calls
         if one.struck == SIGSTOP and one.pid == call.pid
     ]
-    return any(begun <= call.received <= ended + AWAKE for begun, ended in pauses)
+    return any(begun <= call.received <= ended + AWAKE for begun, ended in spells)
 
 
 def _applied(evidence: Evidence, call: Call) -> bool:

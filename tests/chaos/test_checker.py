@@ -212,17 +212,24 @@ def test_what_is_wrong_is_reported_under_its_rule(rule: str, spoil: Spoil) -> No
 
 
 @pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "stop worker", "pid": 101},
+        {"kind": "cut wires of worker", "pid": 101},
+        {"kind": "terminate sessions"},
+    ],
+    ids=["stopped", "cut off", "all were cut off"],
+)
+@pytest.mark.parametrize(
     ("after", "applied", "violated"),
     [(-1.0, False, False), (0.5, False, False), (0.5, True, True), (9.0, False, True)],
-    ids=["while stopped", "awake again", "but it was applied", "long awake"],
+    ids=["meanwhile", "just after", "but it was applied", "long after"],
 )
-def test_a_stopped_process_may_call_in_vain_before_it_hears_that_it_was_replaced(
-    after: float, applied: bool, violated: bool
+def test_one_who_was_out_of_touch_may_call_in_vain_before_it_hears_that_it_was_replaced(
+    after: float, applied: bool, violated: bool, fault: dict[str, Any]
 ) -> None:
     run, key = good_run(), f"{GOOD}/debit"
-    run.nemesis.append(
-        {"what": "fault", "kind": "stop worker", "pid": 101, "begun": LATE - 5, "ended": LATE}
-    )
+    run.nemesis.append({"what": "fault", "begun": LATE - 5, "ended": LATE, **fault})
     _call(key, pid=101, received=LATE + after)(run)
     if applied:
         _book(key, pid=101, applied=LATE + after)(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from orchestrator.domain.events import Status
-from orchestrator.ports import Append, MessageKind, Reply
+from orchestrator.ports import SUSPECT, Append, MessageKind, Reply
 
 LIVE = frozenset({Status.PENDING, Status.RUNNING, Status.WAITING, Status.COMPENSATING})
 ENDED = frozenset({Status.COMPLETED, Status.COMPENSATED, Status.TERMINATED})
@@ -72,7 +72,9 @@ class Model:
         """*owner* takes it."""
         assert one.claimable
         assert owner in self.workers
-        one.owner, one.epoch, one.claims = owner, one.epoch + 1, one.claims + 1
+        one.owner, one.epoch = owner, one.epoch + 1
+        if one.claims < SUSPECT:
+            one.claims += 1
 
     def reclaim(self, one: Instance, owner: str, epoch: int) -> bool:
         """Whether *owner* gets it again."""

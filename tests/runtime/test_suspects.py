@@ -27,6 +27,7 @@ from orchestrator.adapters.memory import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.ports import Claim, Definition, Store
 from orchestrator.runtime.suspects import room_beside
+from tests.doomed import begin
 
 LEASE = timedelta(seconds=30)
 SETTINGS = WorkerSettings(poll_every=0.02, watch_every=0.05)
@@ -91,7 +92,7 @@ async def _die(store: Store, saga: Saga[int, int], times: int = 1, count: int = 
         claimed = 0
         async with asyncio.timeout(30):
             while claimed < count:
-                found = await store.queue.claim(owner, count, [(saga.name, saga.version)])
+                found = await begin(store, owner, [(saga.name, saga.version)], count)
                 claimed += len(found)
                 await asyncio.sleep(0 if found else 0.02)
         await store.fleet.leave(owner)

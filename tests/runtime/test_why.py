@@ -35,6 +35,7 @@ from orchestrator.errors import DefinitionWarning
 from orchestrator.ports import Append, Cursor, EventRow
 from orchestrator.runtime.seen import Cause, Reason
 from orchestrator.runtime.why import Why
+from tests.doomed import begin
 
 go = Signal("go", int)
 LEASE = timedelta(seconds=30)
@@ -442,9 +443,9 @@ async def test_what_was_claimed_in_vain_says_how_often_and_when_it_is_parked(yar
     await yard.store.fleet.join("w", "doomed", LEASE, [("s", 1)])
     id_ = await yard.start(made("s", prepare))
     for _ in range(7):
-        assert len(await yard.store.queue.claim("w", 1, [("s", 1)])) == 1
+        assert len(await begin(yard.store, "w", [("s", 1)])) == 1
         await yard.store.queue.release("w", [id_])
-    await yard.store.queue.claim("w", 1, [("s", 1)])
+    await begin(yard.store, "w", [("s", 1)])
     await yard.store.queue.release("w", [id_], LEASE)
     told = await yard.why(id_)
     assert told.main.cause is Cause.IN_VAIN

@@ -19,6 +19,7 @@ from orchestrator.adapters.memory import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.errors import BusyError, UnavailableError
 from orchestrator.ports import Claim, Definition, Held, Store
+from tests.doomed import begin
 
 QUICK = WorkerSettings(
     ttl=3, renew_every=0.1, command_timeout=0.5, margin=0.5, poll_every=0.02, watch_every=0.02,
@@ -403,17 +404,17 @@ async def test_an_instance_that_failed_thousands_of_times_still_comes_back_later
     handle = await orchestrator.start(short, "Rome")
     await store.fleet.join("ann", "ann", timedelta(minutes=1))
     for _ in range(2000):
-        await store.queue.claim("ann", 1, [("short", 1)])
+        [claim] = await begin(store, "ann", [("short", 1)])
         await store.queue.release("ann", [handle.saga_id])
     async with working(changed(store, events=Faulty(store.events)), diary):
         async with asyncio.timeout(5):
-            while (instance := await orchestrator.get(handle.saga_id)).epoch == 2000:
+            while (instance := await orchestrator.get(handle.saga_id)).epoch == claim.epoch:
                 await asyncio.sleep(0.005)
             while (instance := await orchestrator.get(handle.saga_id)).owner is not None:
                 await asyncio.sleep(0.005)
     await orchestrator.close()
 
-    assert instance.epoch == 2001
+    assert instance.epoch == claim.epoch + 2, "claimed and begun once more"
     assert instance.due_at is not None
     assert instance.due_at - store.clock.now() > timedelta(seconds=30)
 
@@ -474,14 +475,17 @@ async def test_an_outage_is_said_once_and_its_end_once(
 # ---------------------------------------------------------------------------- poison
 
 
-async def claimed_in_vain(store: Store, times: int) -> str:
-    """An instance whose owners all died before they recorded anything."""
+async def claimed_in_vain(store: Store, times: int, begun: bool = True) -> str:
+    """An instance whose owners all died before they recorded anything, or even began it."""
     orchestrator = Orchestrator(store, JsonCodec(), SilentTelemetry(), SAGAS)
     handle = await orchestrator.start(short, "Rome")
     for _ in range(times):
         owner = str(uuid.uuid4())
         await store.fleet.join(owner, "doomed", timedelta(seconds=60))
-        [claim] = await store.queue.claim(owner, 1, [("short", 1)])
+        if begun:
+            [claim] = await begin(store, owner, [("short", 1)])
+        else:
+            [claim] = await store.queue.claim(owner, 1, [("short", 1)])
         assert claim.saga_id == handle.saga_id
         await store.queue.release(owner, [claim.saga_id])
     return handle.saga_id
@@ -495,6 +499,14 @@ async def test_what_was_claimed_in_vain_too_often_is_stuck_before_anything_runs(
         assert await orchestrator.wait(saga_id, within=10) is Status.STUCK
         assert diary.did == []
         await orchestrator.resume(saga_id, "the worker was mended", actor="ann")
+        assert await orchestrator.wait(saga_id, within=10) is Status.COMPLETED
+
+
+async def test_what_its_dead_owners_never_began_is_not_held_against_it(
+    store: Store, diary: Diary
+) -> None:
+    saga_id = await claimed_in_vain(store, 2 * WorkerSettings().claim_limit, begun=False)
+    async with working(store, diary) as orchestrator:
         assert await orchestrator.wait(saga_id, within=10) is Status.COMPLETED
 
 

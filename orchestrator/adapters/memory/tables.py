@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from orchestrator.domain.events import ENDED, Status
 from orchestrator.domain.standing import REPAIRS, TURNS
 from orchestrator.ports import (
+    SUSPECT,
     Clock,
     Definition,
     EventRow,
@@ -130,6 +131,6 @@ class Tables:
         """Give back all that a worker holds, due as free_sagas.sql says; how many that were."""
         held = [row for row in self.sagas.values() if row.owner == worker_id]
         for row in held:
-            pause = min(0.25 * 2.0 ** (row.claims - 3), 5.0) if row.claims >= 3 else 0.0
+            pause = min(0.25 * 2.0 ** (row.claims - SUSPECT), 5.0) if row.claims >= SUSPECT else 0.0
             row.owner, row.due_at = None, self.clock.now() + timedelta(seconds=pause)
         return len(held)

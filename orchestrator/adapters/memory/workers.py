@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.adapters.memory.tables import AT_REST, SagaRow, Tables, WorkerRow
 from orchestrator.errors import OwnershipLostError
 from orchestrator.ports import (
+    SUSPECT,
     Append,
     Claim,
     Definition,
@@ -115,7 +116,7 @@ class MemoryWorkQueue:
         row = self._tables.sagas.get(saga_id)
         if row is None or (row.owner, row.epoch) != (owner, epoch):
             return None
-        return _take(row, owner)
+        return _take(row, owner, again=True)
 
     async def release(
         self,
@@ -139,8 +140,9 @@ class MemoryWorkQueue:
         ]
 
 
-def _take(row: SagaRow, owner: str) -> Claim:
-    row.owner, row.epoch, row.claims = owner, row.epoch + 1, row.claims + 1
+def _take(row: SagaRow, owner: str, *, again: bool = False) -> Claim:
+    row.owner, row.epoch = owner, row.epoch + 1
+    row.claims += again or row.claims < SUSPECT
     request = row.request
     return Claim(
         request.saga_id,

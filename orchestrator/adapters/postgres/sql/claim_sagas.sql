@@ -1,4 +1,5 @@
--- Takes up to $2 instances of the definitions ($4, $5) that are due and unowned.
+-- Takes up to $2 instances of the definitions ($4, $5) that are due and unowned. From the third
+-- claim without an event on it is not the claim that counts but the beginning (reclaim_saga).
 -- Locks: the worker's own row (shared: nobody can retire it meanwhile), then saga rows that nobody
 -- else has locked. Leans on ix_saga_due; MATERIALIZED, or a nested loop would claim more than $2.
 WITH me AS MATERIALIZED (
@@ -18,7 +19,7 @@ WITH me AS MATERIALIZED (
     LIMIT $2
 ), claimed AS (
     UPDATE saga s
-    SET owner = $1, epoch = s.epoch + 1, claims = s.claims + 1, due_at = NULL,
+    SET owner = $1, epoch = s.epoch + 1, claims = s.claims + (s.claims < 3)::int, due_at = NULL,
         updated_at = clock_timestamp()
     WHERE s.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING s.id, s.name, s.version, s.fingerprint, s.epoch, s.head, s.status, s.inbox_seq,
