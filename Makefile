@@ -16,9 +16,10 @@ help: ## show this list
 demo: $(READY) ## 500 orders, two workers, one of them killed half way, the books balanced
 	@$(BIN)/saga demo
 
-test: $(READY) ## every check: lint, types, layers, and all tests
+test: $(READY) ## every check: lint, types, layers, all tests, and a minute of faults
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	@CHAOS_SIZE=smoke CHAOS_SEED=$${CHAOS_SEED:-31} $(BIN)/python -m pytest tests/chaos/test_chaos.py -k nothing_is_lost
 
 lint: $(READY) ## format, lint, both type checkers, the layers of the house
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }

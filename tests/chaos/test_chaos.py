@@ -26,7 +26,7 @@ def test_the_same_seed_plans_the_same_faults(size: Size) -> None:
     assert "end broker" not in {stroke.kind for stroke in schedule(size, 7, broker=False)}
 
 
-@pytest.mark.skipif("CHAOS_SIZE" not in os.environ, reason="minutes long: make chaos")
+@pytest.mark.skipif("CHAOS_SIZE" not in os.environ, reason="make test and make chaos run it alone")
 @pytest.mark.chaos
 @pytest.mark.crash
 @pytest.mark.kafka

@@ -12,7 +12,7 @@ class Outgoing:
     """One record on its way; `told` names what it is made of, for people."""
 
     topic: str
-    key: bytes
+    key: bytes | None
     value: bytes | None
     headers: Headers
     told: str

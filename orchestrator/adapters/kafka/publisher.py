@@ -47,7 +47,7 @@ _partition_of_key = DefaultPartitioner()
 
 
 @lru_cache(maxsize=16_384)
-def partition_of(key: bytes, partitions: int) -> int:
+def partition_of(key: bytes | None, partitions: int) -> int:
     """Kafka's own default (murmur2 of the key), over a pinned number of partitions."""
     chosen: int = _partition_of_key(key, range(partitions), [])
     return chosen

@@ -6,9 +6,8 @@ import asyncio
 import logging
 from typing import Any
 
-from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # ships no types
-
 from orchestrator.adapters.kafka.outgoing import Outgoing
+from orchestrator.adapters.kafka.producer import let_go, new_producer
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
 from orchestrator.adapters.kafka.topic import ensure_topics
 from orchestrator.errors import PublishError
@@ -50,10 +49,7 @@ class Sender:
                 await ensure_topics(self._settings, [topic])
                 self._known.add(topic)
             if self._producer is None:
-                producer = AIOKafkaProducer(
-                    **self._settings.client(), acks="all", enable_idempotence=True,
-                    max_request_size=self._settings.max_record_bytes,
-                )  # fmt: skip
+                producer = new_producer(self._settings)
                 try:
                     await reach(self._settings, producer.start())
                 except BaseException:
@@ -72,3 +68,4 @@ class Sender:
             await within(self._settings.close_timeout, producer.stop())
         except BROKER_ERRORS as error:
             log.warning("a Kafka producer did not stop by itself: %r", error)
+            await let_go(producer)
