@@ -14,7 +14,7 @@ from benchmarks.flows import each_by_fifty, each_in_turn, each_undone
 from benchmarks.workloads import working
 from orchestrator import Orchestrator, Saga
 from orchestrator.adapters.codec import JsonCodec
-from orchestrator.domain.state import fold
+from orchestrator.domain.evolve import fold
 
 SIZES = (100, 1_000, 10_000)
 SAGAS: Mapping[str, tuple[Saga[Sequence[int], Any], int]] = {

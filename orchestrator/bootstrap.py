@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
-import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import (
-    AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     closing,
     contextmanager,
-    nullcontext,
 )
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -31,9 +25,6 @@ from orchestrator.adapters.kafka import (
     KafkaConsumer,
     KafkaDeadLetters,
     KafkaSettings,
-    TopicReport,
-    check,
-    count_partitions,
     open_publisher,
     open_transactional,
 )
@@ -41,24 +32,19 @@ from orchestrator.adapters.kafka.replies import ReplyIntake
 from orchestrator.adapters.postgres import checkup, retention, schema
 from orchestrator.adapters.postgres.store import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry, initialize_observability
-from orchestrator.domain.inbound import Inbound, OnEvent, OnSignal
+from orchestrator.catalogue import Catalogue, Resources
 from orchestrator.domain.saga import Saga
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import (
     InvalidInputError,
-    NotFoundError,
-    OrchestratorError,
-    UnavailableError,
 )
 from orchestrator.ports import (
-    Finding,
     Intake,
     Publisher,
     Removable,
     Removed,
     Store,
     Telemetry,
-    Verdict,
 )
 from orchestrator.runtime.inbound import InboundIntake
 from orchestrator.runtime.relay import Relay
@@ -68,9 +54,6 @@ from orchestrator.runtime.service import Orchestrator
 from orchestrator.runtime.worker import Worker, WorkerSettings
 from orchestrator.settings import Settings
 
-Resources = Mapping[type, object]
-OpenResources = Callable[[str], AbstractAsyncContextManager[Resources]]
-
 
 @dataclass(frozen=True, slots=True)
 class Database:
@@ -79,15 +62,6 @@ class Database:
     dsn: str
     shown: str
     embedded: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """Sagas with what opens the resources of their steps."""
-
-    sagas: tuple[Saga[Any, Any], ...]
-    resources: tuple[OpenResources, ...] = ()
-    inbound: tuple[Inbound, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +188,7 @@ async def open_app(
     telemetry = telemetry or SilentTelemetry()
     async with open_database(settings) as database:
         if database.embedded:
-            await _migrate_if_needed(database.dsn)
+            await migrate_if_needed(database.dsn)
         async with (
             open_store(database.dsn, settings=settings.postgres(), telemetry=telemetry) as opened,
             _with_caches(settings, opened) as store,
@@ -233,11 +207,11 @@ async def _with_caches(settings: Settings, store: Store) -> AsyncIterator[Store]
         yield store
         return
     url = settings.redis_url.get_secret_value()
-    async with _redis().open_redis_cache(url, store.shared, store.clock) as shared:
+    async with redis_caches().open_redis_cache(url, store.shared, store.clock) as shared:
         yield replace(store, shared=shared)
 
 
-def _redis() -> Any:
+def redis_caches() -> Any:
     """Redis is an extra, imported only where it is configured."""
     try:
         from orchestrator.adapters import redis_cache
@@ -346,7 +320,7 @@ async def prune(
         return await retention.remove(database.dsn, before, name, progress)
 
 
-async def _migrate_if_needed(dsn: str) -> None:
+async def migrate_if_needed(dsn: str) -> None:
     """An embedded database is ours alone: it is brought up to date without being asked."""
     if not await checkup.is_current(dsn):
         await asyncio.to_thread(_migrate().upgrade, dsn)
@@ -357,150 +331,6 @@ def _migrate() -> Any:
     from orchestrator.adapters.postgres import migrate
 
     return migrate
-
-
-async def diagnose(settings: Settings, catalogue: Catalogue) -> list[Finding]:
-    """Look at everything that a worker and a relay need, without changing it.
-
-    An embedded database is brought up to date first, as every command does.
-    """
-    findings: list[Finding] = []
-    try:
-        async with open_database(settings) as database:
-            if database.embedded:
-                await _migrate_if_needed(database.dsn)
-            definitions = [(saga.name, saga.version) for saga in catalogue.sagas]
-            examined = await checkup.examine(database.dsn, definitions, settings.postgres())
-            note = "; for trying, developing and single machines" if database.embedded else ""
-            findings = [Finding("database", Verdict.FINE, f"{database.shown}{note}"), *examined]
-    except UnavailableError as error:
-        findings.append(Finding("database", Verdict.FAILED, str(error)))
-    findings += await _diagnose_broker(settings)
-    findings += await _diagnose_inbound(settings, catalogue)
-    if settings.redis_url is not None:
-        findings.append(await _diagnose_redis(settings.redis_url.get_secret_value()))
-    return findings
-
-
-async def _diagnose_redis(url: str) -> Finding:
-    try:
-        return Finding("caches", Verdict.FINE, f"in {await _redis().check(url)}")
-    except (InvalidInputError, UnavailableError) as error:
-        return Finding("caches", Verdict.FAILED, str(error))
-
-
-async def _diagnose_inbound(settings: Settings, catalogue: Catalogue) -> list[Finding]:
-    """A line for each topic that `saga consume` would read, and one for its dead letters."""
-    topics = tuple(dict.fromkeys(one.topic for one in catalogue.inbound))
-    if not topics:
-        return []
-    dead = settings.kafka_dead_letters
-    try:
-        kafka = kafka_settings(settings)
-        if kafka is None:
-            text = "topics are declared, but no broker; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
-            return [Finding("inbound", Verdict.FAILED, text)]
-        found = await count_partitions(kafka, [*topics, dead])
-    except (InvalidInputError, UnavailableError) as error:
-        return [Finding("inbound", Verdict.FAILED, str(error))]
-    findings = [
-        Finding("inbound", Verdict.FINE, f"topic {topic}, {found[topic]} partitions")
-        if topic in found
-        else Finding("inbound", Verdict.WARNING, f"there is no topic {topic} yet; it is waited for")
-        for topic in topics
-    ]
-    kept = "is there" if dead in found else "will be made when a record needs it"
-    return [*findings, Finding("inbound", Verdict.FINE, f"topic {dead} for dead letters {kept}")]
-
-
-async def _diagnose_broker(settings: Settings) -> list[Finding]:
-    try:
-        kafka = kafka_settings(settings)
-        shards = settings.relay_shards if settings.kafka_transactions else 0
-        report = None if kafka is None else await check(kafka, shards)
-    except (InvalidInputError, UnavailableError) as error:
-        return [Finding("broker", Verdict.FAILED, str(error))]
-    if kafka is None or report is None:
-        text = "none configured, nothing is published; set SAGA_KAFKA_BOOTSTRAP_SERVERS"
-        return [Finding("broker", Verdict.FINE, text)]
-    protocol = kafka.security.get("security_protocol", "PLAINTEXT")
-    told = f"{kafka.bootstrap_servers} over {protocol}, brokers: {report.brokers}"
-    findings = [Finding("broker", Verdict.FINE, told)]
-    if kafka.routed:
-        text = f"each saga has its own, {kafka.topic}; there are {len(report.topics)} topics in all"
-        findings.append(Finding("topics", Verdict.FINE, text))
-    for topic in report.topics:
-        findings += _about(topic, may_be_made=kafka.create_topic)
-    return findings
-
-
-def _about(topic: TopicReport, *, may_be_made: bool) -> list[Finding]:
-    if not topic.partitions and may_be_made:
-        return [Finding("topic", Verdict.FINE, f"topic {topic.name} will be made by the relay")]
-    found = [Finding("topic", Verdict.FAILED, problem) for problem in topic.problems]
-    found += [Finding("topic", Verdict.WARNING, risk) for risk in topic.warnings]
-    fine = Finding("topic", Verdict.FINE, f"topic {topic.name}, {topic.partitions} partitions")
-    return found or [fine]
-
-
-def load_catalogue(modules: Iterable[str]) -> Catalogue:
-    """The sagas of modules, named as in an import statement, looked for in this directory too.
-
-    A module offers its `SAGAS`, or all sagas at its top level; its `INBOUND`, or all `on_event`
-    and `on_signal` at its top level; and, if it has one, its `resources`: a mapping from type to
-    resource, or an async context manager that takes the database URL and yields one.
-    """
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    sagas: dict[int, Saga[Any, Any]] = {}
-    opens: list[OpenResources] = []
-    inbound: dict[int, Inbound] = {}
-    for name in modules:
-        module = _import(name)
-        found = getattr(module, "SAGAS", None) or [
-            value for value in vars(module).values() if isinstance(value, Saga)
-        ]
-        declared = getattr(module, "INBOUND", None) or [
-            value for value in vars(module).values() if isinstance(value, OnEvent | OnSignal)
-        ]
-        if not found and not declared:
-            raise NotFoundError(
-                f"module {name!r} holds no saga; give it a SAGAS tuple or a Saga at its top level"
-            )
-        inbound.update((id(one), one) for one in declared)
-        sagas.update((id(saga), saga) for saga in found)
-        resources = getattr(module, "resources", None)
-        if resources is not None and not isinstance(resources, ModuleType):
-            opens.append(_opening(name, resources))
-    return Catalogue(tuple(sagas.values()), tuple(opens), tuple(inbound.values()))
-
-
-def _opening(module: str, resources: Any) -> OpenResources:
-    if callable(resources):
-        return cast("OpenResources", resources)
-    if isinstance(resources, Mapping):
-        return lambda dsn: nullcontext(resources)
-    raise InvalidInputError(
-        f"{module}.resources is {type(resources).__name__}; give a mapping from type to resource, "
-        "or an async context manager that takes the database URL and yields one"
-    )
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except OrchestratorError:
-        raise
-    except Exception as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is None or not f"{name}.".startswith(f"{missing}."):
-            raise InvalidInputError(
-                f"module {name!r} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
-        raise NotFoundError(
-            f"there is no module {name!r}; name it as in an import statement, and run the command "
-            f"in the directory that holds it (this is {Path.cwd()})"
-        ) from error
 
 
 def redact(dsn: str) -> str:

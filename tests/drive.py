@@ -36,10 +36,11 @@ from orchestrator.domain.commands import (
 from orchestrator.domain.context import Surroundings, WorkflowContext
 from orchestrator.domain.decider import decide, frontier, plan
 from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json, Status
+from orchestrator.domain.evolve import evolve, fold
 from orchestrator.domain.messages import hear, hear_reply
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.domain.saga import Saga
-from orchestrator.domain.state import SagaState, evolve, fold
+from orchestrator.domain.state import SagaState
 from orchestrator.errors import InvalidInputError
 from orchestrator.runtime.flows import LiveFlow
 

@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from orchestrator.adapters.postgres.pool import PostgresSettings
-from orchestrator.bootstrap import Catalogue, open_app
+from orchestrator.bootstrap import open_app
+from orchestrator.catalogue import Catalogue
 from orchestrator.errors import InvalidInputError
 from orchestrator.runtime.worker import WorkerSettings
 from orchestrator.settings import Settings

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import Event, Status
-from orchestrator.domain.state import TRANSITIONS
+from orchestrator.domain.transitions import TRANSITIONS
 
 TURNS: tuple[type[Event], ...] = (ev.SagaStarted, ev.CompensationStarted, ev.UndoRequested)
 """What sets the direction. A repair leads back to where the last of these had led."""

@@ -27,11 +27,11 @@ from orchestrator.domain.commands import (
 )
 from orchestrator.domain.decider import decide, frontier, plan
 from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json, Status
+from orchestrator.domain.evolve import evolve
 from orchestrator.domain.messages import hear, hear_reply
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.domain.planning import CUT_OFF, earliest
 from orchestrator.domain.saga import Child, Saga, walk
-from orchestrator.domain.state import evolve
 from orchestrator.errors import (
     EventTooLargeError,
     HistoryError,
@@ -52,7 +52,8 @@ from orchestrator.ports import (
     Telemetry,
 )
 from orchestrator.runtime import machine
-from orchestrator.runtime.executor import Executor, Prepared, due_in, transaction_of
+from orchestrator.runtime.attempts import Prepared, transaction_of
+from orchestrator.runtime.executor import Executor, due_in
 from orchestrator.runtime.flows import LiveFlow
 from orchestrator.runtime.journal import Journal
 from orchestrator.runtime.kin import Kin

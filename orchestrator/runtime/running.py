@@ -13,13 +13,15 @@ from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis
 from orchestrator.domain.commands import Command, Outcome, RunStep
 from orchestrator.domain.events import Event, Status
+from orchestrator.domain.evolve import evolve
 from orchestrator.domain.node_state import NodeState
 from orchestrator.domain.policies import seconds
 from orchestrator.domain.saga import Saga, still_fits
-from orchestrator.domain.state import SagaState, evolve
+from orchestrator.domain.state import SagaState
 from orchestrator.errors import HistoryError
 from orchestrator.ports import Claim, Codec, Definition, Store
-from orchestrator.runtime.executor import Attempt, Prepared, Subject
+from orchestrator.runtime.attempts import Attempt, Prepared
+from orchestrator.runtime.executor import Subject
 from orchestrator.runtime.flows import LiveFlow
 from orchestrator.runtime.journal import meta_of
 

@@ -11,30 +11,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from orchestrator.domain.chain import genesis, link
 from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.events import ENDED, Event, Json, SagaCompleted, Status
+from orchestrator.domain.evolve import evolve
 from orchestrator.domain.exchange import RemoteReply
 from orchestrator.domain.flow import FlowNode
 from orchestrator.domain.messages import signals
 from orchestrator.domain.saga import Saga, walk
-from orchestrator.domain.state import SagaState, evolve
+from orchestrator.domain.state import SagaState
 from orchestrator.domain.waiting import Signal
 from orchestrator.errors import (
-    ConflictError,
     InvalidInputError,
     KeyConflictError,
     NotFoundError,
-    PayloadTooLargeError,
     SagaFailedError,
     TamperedHistoryError,
-    TooLateError,
     UnavailableError,
     UnrecordableError,
 )
 from orchestrator.ports import (
     DUE,
-    EVENT_DATA_LIMIT,
     Codec,
     Definition,
     EventRow,
@@ -48,6 +44,14 @@ from orchestrator.ports import (
     Telemetry,
 )
 from orchestrator.runtime import machine
+from orchestrator.runtime.asking import (
+    check_key,
+    check_words,
+    context_text,
+    needed,
+    refusal,
+)
+from orchestrator.runtime.chain import check_chain
 from orchestrator.runtime.ends import Ends
 from orchestrator.runtime.engine import definitions
 from orchestrator.runtime.machine import new_id
@@ -58,8 +62,6 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 T = TypeVar("T")
 
-KEY_LIMIT = 500
-CONTEXT_LIMIT = 16 * 1024
 _CONTEXT_FIELDS = (
     "correlation_id", "causation_id", "trace_id", "span_id", "user_id",
     "metadata", "tags", "baggage",
@@ -225,7 +227,7 @@ class Orchestrator:
     ) -> StartRequest:
         """The checked request that `start` stores."""
         if key is not None:
-            _check_key(key)
+            check_key(key)
         text = self._checked_input(saga, input)
         saga_id = new_id()
         given = context or WorkflowContext()
@@ -242,7 +244,7 @@ class Orchestrator:
             saga.fingerprint,
             key,
             text,
-            _context_text(fields),
+            context_text(fields),
             fields["correlation_id"],
             fields.get("tags", {}),
         )
@@ -424,7 +426,7 @@ class Orchestrator:
         self, saga_id: str, reason: str, *, actor: str = "", dedupe_key: str | None = None
     ) -> None:
         """End an instance where it stands, and its live children with it; nothing is undone."""
-        payload = {"reason": _needed(reason, "terminate")}
+        payload = {"reason": needed(reason, "terminate")}
         await self._send(saga_id, MessageKind.TERMINATE, payload, actor, dedupe_key)
 
     async def resume(self, saga_id: str, reason: str = "", *, actor: str = "") -> None:
@@ -449,7 +451,7 @@ class Orchestrator:
         self, saga_id: str, step: str = "", *, reason: str, actor: str = ""
     ) -> None:
         """Do not undo a step whose compensation is stuck: somebody has taken it on himself."""
-        payload = {"step": step, "reason": _needed(reason, "skip")}
+        payload = {"step": step, "reason": needed(reason, "skip")}
         await self._send(saga_id, MessageKind.SKIP, payload, actor, None)
 
     async def resolve(
@@ -496,7 +498,7 @@ class Orchestrator:
         dedupe_key: str | None,
     ) -> bool:
         """Put a message into the inbox; False when it was there already."""
-        _check_words(payload, actor)
+        check_words(payload, actor)
         instance = await self.get(saga_id)
         reply = await self.store.inbox.send(
             instance.saga_id,
@@ -508,7 +510,7 @@ class Orchestrator:
         self.store.hints.poke(DUE)
         if reply in (Reply.ACCEPTED, Reply.DUPLICATE):
             return reply is Reply.ACCEPTED
-        raise _refusal(instance, kind, reply)
+        raise refusal(instance, kind, reply)
 
     # ------------------------------------------------------------------ auditing
 
@@ -519,19 +521,7 @@ class Orchestrator:
         """
         instance = await self.get(saga_id)
         rows = await self.store.events.read(instance.saga_id)
-        previous = genesis(instance.saga_id)
-        for expected, row in enumerate(rows, start=1):
-            if row.version != expected:
-                raise TamperedHistoryError(f"saga {instance.saga_id}: event {expected} is missing")
-            previous = link(
-                previous, row.saga_id, row.version, row.type, row.node, row.attempt, row.epoch,
-                row.recorded_at, row.meta, row.data,
-            )  # fmt: skip
-            if previous != row.hash:
-                raise TamperedHistoryError(
-                    f"saga {instance.saga_id}: event {row.version} ({row.type}) does not match "
-                    "its hash; it, or one before it, was changed after it was written"
-                )
+        check_chain(instance.saga_id, rows)
         head = instance.head
         if len(rows) > head:
             # What was appended after the row was read is in the row by now.
@@ -591,37 +581,6 @@ def _started_or_error(request: StartRequest, answer: StartAnswer) -> str | KeyCo
     )
 
 
-def _needed(reason: str, action: str) -> str:
-    if not reason.strip():
-        raise InvalidInputError(f"to {action} needs a reason, which the history will keep")
-    return reason
-
-
-def _refusal(instance: Instance, kind: MessageKind, reply: Reply) -> ConflictError | NotFoundError:
-    """Why an instance does not take a message, and what to do about it."""
-    name = f"saga {instance.saga_id}"
-    match reply:
-        case Reply.TOO_LATE if instance.pivoted and instance.status not in ENDED:
-            return TooLateError(f"{name} has passed its pivot; it can no longer be taken back")
-        case Reply.TOO_LATE:
-            return TooLateError(
-                f"{name} has ended ({instance.status}); it takes no {kind} any more"
-            )
-        case Reply.STUCK:
-            return ConflictError(
-                f"{name} is stuck; retry, skip, resolve, resume or terminate it, see: "
-                f"saga show {instance.saga_id}"
-            )
-        case Reply.NOT_STUCK:
-            return ConflictError(
-                f"{name} is {instance.status}, not stuck; {kind} is for instances that need a person"
-            )
-        case Reply.FULL:
-            return ConflictError(f"{name} has not read its last messages yet; try again later")
-        case _:
-            return NotFoundError(f"there is no saga instance {instance.saga_id!r}")
-
-
 _ID_CHARACTERS = frozenset("0123456789abcdef-")
 
 
@@ -630,51 +589,6 @@ def _is_id(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
-
-def _context_text(fields: Mapping[str, Any]) -> str:
-    """The context as JSON. InvalidInputError when it holds anything but text, or too much."""
-    try:
-        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-        size = len(text.encode())
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"the context must hold text only: {error}") from error
-    if size > CONTEXT_LIMIT:
-        raise InvalidInputError(
-            f"a context of {size:,} bytes is over the limit of {CONTEXT_LIMIT:,}: it goes along "
-            "with every step; put data into the input"
-        )
-    return text
-
-
-def _check_words(payload: Mapping[str, Any], actor: str) -> None:
-    """A message becomes an event, which has to be small enough to be published."""
-    for name, text, limit in (
-        ("reason", payload.get("reason") or "", 10_000),
-        ("actor", actor, 500),
-    ):
-        if len(text) > limit:
-            raise InvalidInputError(
-                f"the {name} has {len(text):,} characters, at most {limit:,} can be recorded; "
-                "write where the rest is to be found"
-            )
-    size = sum(len(str(text).encode("utf-8", "replace")) for text in payload.values())
-    if size > EVENT_DATA_LIMIT - 64 * 1024:
-        raise PayloadTooLargeError(
-            f"what is sent has {size:,} bytes, which is more than an event can hold "
-            f"({EVENT_DATA_LIMIT - 64 * 1024:,}); keep large data elsewhere and send where it is"
-        )
-
-
-def _check_key(key: str) -> None:
-    if not key or len(key) > KEY_LIMIT or not key.isprintable():
-        raise InvalidInputError(
-            f"a key has 1 to {KEY_LIMIT} printable characters; this one is {key[:50]!r}"
-        )
-    try:
-        key.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(f"the key is not valid Unicode: {error}") from error
 
 
 __all__ = ["ENDED", "Handle", "HistoryEntry", "Json", "Orchestrator", "Order", "Replay", "new_id"]

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from orchestrator.domain.awaiting import Awaited, Recorded, Want, awaited
 from orchestrator.domain.events import ENDED, Status
-from orchestrator.domain.state import SagaState, evolve
+from orchestrator.domain.evolve import evolve
+from orchestrator.domain.state import SagaState
 from orchestrator.errors import HistoryError
 from orchestrator.ports import Codec, Filter, Instance, Store
 from orchestrator.runtime.reasons import reasons

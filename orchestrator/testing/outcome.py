@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import Event, Failure, Status
-from orchestrator.domain.state import fold
+from orchestrator.domain.evolve import fold
 from orchestrator.runtime.service import HistoryEntry
 from orchestrator.testing.journal import Call, Journal, Kind, Named
 from orchestrator.testing.snapshot import told

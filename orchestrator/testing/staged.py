@@ -13,7 +13,8 @@ from orchestrator.domain.commands import Command, RunCompensation, RunProbe, Run
 from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.steps import Attempted, Completed
 from orchestrator.ports import Append, Codec, Store, Transaction, Transactions
-from orchestrator.runtime.executor import Attempt, Executor, Report, Subject
+from orchestrator.runtime.attempts import Attempt, Report
+from orchestrator.runtime.executor import Executor, Subject
 from orchestrator.runtime.remote import remote_of
 from orchestrator.testing.inside import Inside
 from orchestrator.testing.journal import Call, Kind

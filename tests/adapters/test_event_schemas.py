@@ -26,9 +26,9 @@ from orchestrator.adapters.kafka.commands import command_of, read_command, reply
 from orchestrator.adapters.kafka.records import headers_of, state_headers_of, state_of, value_of
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import Json
+from orchestrator.domain.evolve import fold
 from orchestrator.domain.exchange import RemoteReply
 from orchestrator.domain.standing import TURNS
-from orchestrator.domain.state import fold
 from orchestrator.faces import contract
 from orchestrator.ports import EventRow, FeedEvent
 from tests.feed_events import NOON, feed_event

@@ -24,8 +24,8 @@ from orchestrator.errors import (
     UnavailableError,
 )
 from orchestrator.ports import EVENT_DATA_LIMIT, MAX_RECORD_BYTES, EventRow, FeedEvent, Mark
+from orchestrator.runtime.asking import CONTEXT_LIMIT, KEY_LIMIT
 from orchestrator.runtime.journal import meta_of
-from orchestrator.runtime.service import CONTEXT_LIMIT, KEY_LIMIT
 from tests.feed_events import NOON, feed_event
 from tests.kafka_reader import Read, read_topic
 

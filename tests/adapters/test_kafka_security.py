@@ -14,7 +14,9 @@ import pytest
 import trustme
 
 from orchestrator.adapters.kafka import KafkaSettings, check, open_publisher
-from orchestrator.bootstrap import Catalogue, diagnose, kafka_settings
+from orchestrator.bootstrap import kafka_settings
+from orchestrator.catalogue import Catalogue
+from orchestrator.diagnosis import diagnose
 from orchestrator.errors import InvalidInputError, UnavailableError
 from orchestrator.ports import Mark, Verdict
 from orchestrator.settings import Settings

@@ -18,7 +18,8 @@ from orchestrator.adapters.kafka import (
     open_transactional,
 )
 from orchestrator.adapters.kafka.topic_checks import Look, examine
-from orchestrator.bootstrap import Catalogue, diagnose
+from orchestrator.catalogue import Catalogue
+from orchestrator.diagnosis import diagnose
 from orchestrator.domain.shards import Shard
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import Finding, Verdict

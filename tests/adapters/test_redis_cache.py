@@ -11,11 +11,12 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from orchestrator import bootstrap
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.memory.shared_state import MemorySharedState
 from orchestrator.adapters.redis_cache import RedisCache, check, open_redis, open_redis_cache
-from orchestrator.bootstrap import diagnose, open_app
+from orchestrator.bootstrap import open_app
+from orchestrator.catalogue import Catalogue
+from orchestrator.diagnosis import diagnose
 from orchestrator.domain.events import Json
 from orchestrator.domain.policies import CacheRule, Circuit
 from orchestrator.errors import InvalidInputError, UnavailableError
@@ -135,9 +136,9 @@ async def test_a_redis_that_is_configured_holds_the_caches_of_an_app(
 async def test_the_doctor_looks_at_a_redis_that_is_configured(dsn: str, redis_url: str) -> None:
     for url, verdict in ((redis_url, Verdict.FINE), (NOWHERE, Verdict.FAILED)):
         settings = Settings(database_url=SecretStr(dsn), redis_url=SecretStr(url))
-        findings = await diagnose(settings, bootstrap.Catalogue(()))
+        findings = await diagnose(settings, Catalogue(()))
         assert [f.verdict for f in findings if f.subject == "caches"] == [verdict]
-    findings = await diagnose(Settings(database_url=SecretStr(dsn)), bootstrap.Catalogue(()))
+    findings = await diagnose(Settings(database_url=SecretStr(dsn)), Catalogue(()))
     assert [f for f in findings if f.subject == "caches"] == []
 
 
@@ -145,7 +146,7 @@ def test_a_missing_client_is_named_with_what_installs_it() -> None:
     script = (
         "import sys; sys.modules['redis'] = None\n"
         "from orchestrator import bootstrap\n"
-        "try: bootstrap._redis()\n"
+        "try: bootstrap.redis_caches()\n"
         "except bootstrap.InvalidInputError as error: print(error)"
     )
     said = subprocess.run(

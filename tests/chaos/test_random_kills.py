@@ -18,7 +18,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator import Orchestrator, Order, Status
-from orchestrator.bootstrap import Catalogue, open_app
+from orchestrator.bootstrap import open_app
+from orchestrator.catalogue import Catalogue
 from orchestrator.settings import Settings
 from sagas import order_fulfilment
 from sagas.participants.books import balance_books

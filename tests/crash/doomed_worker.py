@@ -23,7 +23,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from orchestrator import Worker, WorkerSettings
-from orchestrator.bootstrap import App, Catalogue, open_app
+from orchestrator.bootstrap import App, open_app
+from orchestrator.catalogue import Catalogue
 from orchestrator.ports import Append, Claim, Definition, EventRow, EventStore, Owned, WorkQueue
 from orchestrator.settings import Settings
 from sagas.resources import resources

@@ -19,7 +19,8 @@ import asyncpg
 from pydantic import SecretStr
 
 from orchestrator import Status
-from orchestrator.bootstrap import App, Catalogue, open_app
+from orchestrator.bootstrap import App, open_app
+from orchestrator.catalogue import Catalogue
 from orchestrator.domain import events as ev
 from orchestrator.runtime.service import HistoryEntry
 from orchestrator.settings import Settings

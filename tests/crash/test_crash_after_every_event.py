@@ -25,9 +25,9 @@ from orchestrator.domain.chain import genesis, link
 from orchestrator.domain.context import WorkflowContext
 from orchestrator.domain.definition import Primitive, pure
 from orchestrator.domain.events import ENDED, Event, Json, Status
+from orchestrator.domain.evolve import fold
 from orchestrator.domain.pairs import Compensation
 from orchestrator.domain.saga import Saga
-from orchestrator.domain.state import fold
 from orchestrator.domain.steps import Completed, Step, step
 from orchestrator.domain.wrappers import Retry, Timeout
 from orchestrator.errors import OwnershipLostError, Permanent, Retryable

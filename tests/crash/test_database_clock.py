@@ -17,7 +17,8 @@ from pydantic import SecretStr
 
 from orchestrator import Saga, Status, WorkerSettings, WorkflowContext, sleep, step
 from orchestrator.adapters.embedded_cluster import EmbeddedPostgres
-from orchestrator.bootstrap import Catalogue, open_app, work
+from orchestrator.bootstrap import open_app, work
+from orchestrator.catalogue import Catalogue
 from orchestrator.settings import Settings
 from tests.packages import NoPackageError, unpacked
 from tests.servers import FAST_UNSAFE, migrate, open_dir

@@ -14,7 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator import Handle, Saga, Status, UnavailableError, WorkflowContext, step
-from orchestrator.bootstrap import Catalogue, open_app, work
+from orchestrator.bootstrap import open_app, work
+from orchestrator.catalogue import Catalogue
 from orchestrator.settings import Settings
 from tests.crash.field_hospital import until
 from tests.servers import DurableServer, migrate, open_dir

@@ -13,7 +13,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator import Status
-from orchestrator.bootstrap import Catalogue, open_app, work
+from orchestrator.bootstrap import open_app, work
+from orchestrator.catalogue import Catalogue
 from orchestrator.runtime.worker import EXIT_BLOCKED
 from orchestrator.settings import Settings
 from tests.crash.blocked_worker import SHORT, blocking

@@ -14,7 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator import Saga, SagaFailedError, Status
-from orchestrator.bootstrap import App, Catalogue, open_app
+from orchestrator.bootstrap import App, open_app
+from orchestrator.catalogue import Catalogue
 from orchestrator.settings import Settings
 from tests.crash.field_hospital import Process, process
 from tests.crash.hungry_flows import SAGAS, hungry, modest

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from orchestrator import NotFoundError, Saga, Signal, Status, WorkflowContext, step
 from orchestrator.adapters.telemetry import SilentTelemetry
-from orchestrator.bootstrap import Catalogue, open_app, work
+from orchestrator.bootstrap import open_app, work
+from orchestrator.catalogue import Catalogue
 from orchestrator.domain.shards import shard_name
 from orchestrator.runtime.relay import Relay, RelaySettings
 from orchestrator.settings import Settings

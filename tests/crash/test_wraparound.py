@@ -16,7 +16,8 @@ from orchestrator import Saga, Status, WorkflowContext, step
 from orchestrator.adapters.embedded_cluster import EmbeddedPostgres
 from orchestrator.adapters.embedded_programs import environment, server_account
 from orchestrator.adapters.telemetry import SilentTelemetry
-from orchestrator.bootstrap import Catalogue, open_app, work
+from orchestrator.bootstrap import open_app, work
+from orchestrator.catalogue import Catalogue
 from orchestrator.runtime.relay import Relay, RelaySettings
 from orchestrator.settings import Settings
 from tests.crash.field_hospital import until

@@ -22,8 +22,8 @@ from orchestrator.domain.commands import (
 )
 from orchestrator.domain.definition import Primitive
 from orchestrator.domain.events import Json, Status
+from orchestrator.domain.evolve import fold
 from orchestrator.domain.saga import Saga
-from orchestrator.domain.state import fold
 from tests.drive import NOW, SAGA_ID, Answer, Drive, computed
 from tests.parts import kept, plain, saga
 from tests.spec import DECLINED

@@ -50,11 +50,12 @@ from orchestrator.domain.drawing import (
     spelled,
 )
 from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.evolve import fold
 from orchestrator.domain.forward import RULES
 from orchestrator.domain.marks import leaves, mark_of, standing
 from orchestrator.domain.node_state import NodeState
 from orchestrator.domain.saga import walk
-from orchestrator.domain.state import SagaState, fold
+from orchestrator.domain.state import SagaState
 from tests.histories.test_histories import RECORDED, SAGAS, history
 from tests.parts import doubtable, kept, plain, probed, saga
 from tests.spec import BROKEN, DECLINED, SAGA_ID, START, UNKNOWN, Drive, Given, begin, given

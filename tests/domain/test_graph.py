@@ -11,8 +11,8 @@ from orchestrator import Fallback, Retry, Router, each, loop, pure
 from orchestrator.domain import events as ev
 from orchestrator.domain.drawing import DONE, WAITING
 from orchestrator.domain.events import Json
+from orchestrator.domain.evolve import fold
 from orchestrator.domain.graph import mermaid
-from orchestrator.domain.state import fold
 from tests.domain.test_drawing import EVERY, listed, many
 from tests.histories.test_histories import RECORDED, SAGAS, history
 from tests.mermaid import read

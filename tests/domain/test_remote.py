@@ -34,8 +34,8 @@ from orchestrator.domain.commands import (
     Succeeded,
 )
 from orchestrator.domain.events import Event, Json, Status
+from orchestrator.domain.evolve import fold
 from orchestrator.domain.marks import RUNNING, mark_of, words_of
-from orchestrator.domain.state import fold
 from orchestrator.runtime.remote import read_reply, remote_of, request
 from tests.drive import CODEC, NOW, SAGA_ID, START, Answer, Drive, computed
 

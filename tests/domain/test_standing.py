@@ -10,8 +10,10 @@ import pytest
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import EVENT_TYPES, Event, Status
+from orchestrator.domain.evolve import evolve
 from orchestrator.domain.standing import MOVES, REPAIRS, TURNS, standing
-from orchestrator.domain.state import TRANSITIONS, SagaState, evolve
+from orchestrator.domain.state import SagaState
+from orchestrator.domain.transitions import TRANSITIONS
 from orchestrator.ports import EventRow
 from tests.feed_events import NOON
 

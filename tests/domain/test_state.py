@@ -11,8 +11,10 @@ import pytest
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.events import ENDED, EVENT_TYPES, Event, Json, Status
+from orchestrator.domain.evolve import evolve, fold
 from orchestrator.domain.node_state import Settled
-from orchestrator.domain.state import TRANSITIONS, SagaState, evolve, fold
+from orchestrator.domain.state import SagaState
+from orchestrator.domain.transitions import TRANSITIONS
 from orchestrator.errors import IllegalTransitionError
 from tests.spec import BROKEN, SAGA_ID, START, UNKNOWN
 

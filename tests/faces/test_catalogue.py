@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.bootstrap import load_catalogue
+from orchestrator.catalogue import load_catalogue
 from orchestrator.errors import InvalidInputError
 
 _SAGA = """

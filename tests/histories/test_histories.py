@@ -24,8 +24,9 @@ from orchestrator.domain.commands import (
 )
 from orchestrator.domain.decider import decide, frontier
 from orchestrator.domain.events import Event, Status
+from orchestrator.domain.evolve import evolve, fold
 from orchestrator.domain.saga import Saga
-from orchestrator.domain.state import SagaState, evolve, fold
+from orchestrator.domain.state import SagaState
 from orchestrator.ports import EventRow
 from orchestrator.runtime.flows import LiveFlow
 from sagas import SAGAS as READY

@@ -23,10 +23,12 @@ from orchestrator.domain.branching import Fallback
 from orchestrator.domain.commands import RunStep
 from orchestrator.domain.decider import plan
 from orchestrator.domain.events import Event, Status
+from orchestrator.domain.evolve import evolve, fold
 from orchestrator.domain.flow import FlowNode
 from orchestrator.domain.forward import Forward
 from orchestrator.domain.planning import Done, Place
-from orchestrator.domain.state import TRANSITIONS, SagaState, evolve, fold
+from orchestrator.domain.state import SagaState
+from orchestrator.domain.transitions import TRANSITIONS
 from orchestrator.domain.wrappers import Retry, Scope, Timeout, is_composite
 from tests.drive import BOUND, SAGA_ID, Drive
 from tests.properties.ledger import Ledger

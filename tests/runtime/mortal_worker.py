@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from orchestrator import Worker, WorkerSettings
-from orchestrator.bootstrap import Catalogue, open_app
+from orchestrator.bootstrap import open_app
+from orchestrator.catalogue import Catalogue
 from orchestrator.ports import Append, Transaction, Transactions
 from orchestrator.settings import Settings
 from tests.crash.doomed_worker import DoomedEvents, DoomedQueue, Job, Journal, main

@@ -14,7 +14,8 @@ import asyncpg
 from pydantic import SecretStr
 
 from orchestrator import Handle, Orchestrator, Saga, Status, WorkerSettings
-from orchestrator.bootstrap import App, Catalogue, open_app, work
+from orchestrator.bootstrap import App, open_app, work
+from orchestrator.catalogue import Catalogue
 from orchestrator.settings import Settings
 from tests.crash.doomed_worker import Job
 from tests.crash.field_hospital import QUICK, Process, process, until

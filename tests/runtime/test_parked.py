@@ -15,7 +15,7 @@ import asyncpg
 
 from orchestrator import Orchestrator, Order, Saga, Signal, Status, WorkflowContext, sleep, step
 from orchestrator.domain.state import SagaState
-from orchestrator.runtime.executor import Attempt
+from orchestrator.runtime.attempts import Attempt
 from orchestrator.runtime.running import Running
 from tests.crash.field_hospital import until
 from tests.runtime.stage import Stage

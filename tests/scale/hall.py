@@ -20,7 +20,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator import Orchestrator, Order, Saga
-from orchestrator.bootstrap import App, Catalogue, open_app
+from orchestrator.bootstrap import App, open_app
+from orchestrator.catalogue import Catalogue
 from orchestrator.settings import Settings
 from tests.brokers import _die_with_parent
 from tests.faces.cli.prompt import environment

@@ -12,7 +12,8 @@ from orchestrator.adapters.memory.tables import SagaRow
 from orchestrator.domain import events as ev
 from orchestrator.domain.chain import genesis, link
 from orchestrator.domain.events import ENDED, Event, Status
-from orchestrator.domain.state import SagaState, evolve
+from orchestrator.domain.evolve import evolve
+from orchestrator.domain.state import SagaState
 from orchestrator.errors import OrchestratorError
 from orchestrator.ports import EventRow, MessageKind
 from tests.simulation.effects import UNDONE

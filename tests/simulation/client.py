@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.domain.events import ENDED, Status
-from orchestrator.domain.state import SagaState, evolve
+from orchestrator.domain.evolve import evolve
+from orchestrator.domain.state import SagaState
 from orchestrator.errors import UnavailableError
 from orchestrator.ports import DUE, MessageKind, Reply, StartRequest
 from tests.simulation.sagas import Case

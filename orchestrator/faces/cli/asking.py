@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.bootstrap import Catalogue
+from orchestrator.catalogue import Catalogue
 from orchestrator.domain.events import Status
 from orchestrator.domain.graph import mermaid
 from orchestrator.errors import InvalidInputError, NotFoundError

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
-from orchestrator.bootstrap import App, Catalogue, load_catalogue, open_app
+from orchestrator.bootstrap import App, open_app
+from orchestrator.catalogue import Catalogue, load_catalogue
 from orchestrator.errors import (
     ConflictError,
     DefinitionError,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.bootstrap import diagnose, migrate_database, schema_of
+from orchestrator.bootstrap import migrate_database, schema_of
+from orchestrator.diagnosis import diagnose
 from orchestrator.errors import SchemaError
 from orchestrator.faces.cli.common import Json, Sagas, err, optional_catalogue, out, run, tell
 from orchestrator.faces.cli.render import clean

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.bootstrap import App, Catalogue, kafka_settings
+from orchestrator.bootstrap import App, kafka_settings
+from orchestrator.catalogue import Catalogue
 from orchestrator.errors import InvalidInputError, NotFoundError, OrchestratorError
 from orchestrator.faces.cli.common import Json, Sagas, catalogue
 from orchestrator.faces.cli.staying import log, stay

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from orchestrator.bootstrap import App, Catalogue, observe, open_app, spare_the_collector
+from orchestrator.bootstrap import App, observe, open_app, spare_the_collector
+from orchestrator.catalogue import Catalogue
 from orchestrator.errors import SchemaError, UnavailableError
 from orchestrator.faces.cli.common import INTERRUPTED, fail
 from orchestrator.ports import Telemetry

@@ -16,7 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.bootstrap import App, Catalogue, migrate_database, open_app
+from orchestrator.bootstrap import App, migrate_database, open_app
+from orchestrator.catalogue import Catalogue
 from orchestrator.domain.saga import Saga
 from orchestrator.errors import InvalidInputError
 from orchestrator.faces.demo.audit import audit
