@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,6 @@ import pytest
 from benchmarks.flows import three_steps
 from orchestrator import Orchestrator, Order, Status
 from orchestrator.bootstrap import work
-from tests.brokers import NoBrokerError, fetch_kafka
 from tests.chaos.kafka import Broker
 from tests.crash.feed_writer import all_published
 from tests.crash.relay_process import Told
@@ -33,20 +32,6 @@ RATE = 40
 """Sagas a second: as many as are started."""
 ROOM = 20 * 1024 * 1024
 """Bytes by which a process may grow by itself."""
-
-
-@pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[Broker]:
-    try:
-        broker = Broker(fetch_kafka(), tmp_path / "kafka")
-    except NoBrokerError as reason:
-        pytest.skip(f"only Apache Kafka may be ended and started again: {reason}")
-    broker.launch()
-    try:
-        broker.await_answer()
-        yield broker
-    finally:
-        broker.end(kill=True)
 
 
 @asynccontextmanager

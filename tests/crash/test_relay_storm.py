@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.brokers import NoBrokerError, fetch_kafka
 from tests.chaos.kafka import Broker
 from tests.crash.feed_writer import VERSIONS
 from tests.crash.relay_process import Told
@@ -34,20 +32,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.crash, pytest.mark.slow]
 
 STORM: Storm = FULL if os.environ.get("RELAY_STORM") == "full" else SMALL
 SEED = int(os.environ.get("RELAY_STORM_SEED", "1"))
-
-
-@pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[Broker]:
-    try:
-        broker = Broker(fetch_kafka(), tmp_path / "kafka")
-    except NoBrokerError as reason:
-        pytest.skip(f"only Apache Kafka may be ended and started again: {reason}")
-    broker.launch()
-    try:
-        broker.await_answer()
-        yield broker
-    finally:
-        broker.end(kill=True)
 
 
 @pytest.mark.timeout(120 if STORM is SMALL else 1800)
