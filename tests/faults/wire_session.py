@@ -56,7 +56,10 @@ class Wire:
             for fault in self._after:
                 await _either(fault.answered, 5.0)
             self._server[1].close()
-            await asyncio.wait({asyncio.ensure_future(self._server[1].wait_closed())}, timeout=1.0)
+            closed = asyncio.ensure_future(self._server[1].wait_closed())
+            # The server may go at the same moment, with an error that concerns nobody any more.
+            closed.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.wait({closed}, timeout=1.0)
         finally:
             down.cancel()
             await asyncio.wait({down})
