@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, repeat
 from typing import Any, TypedDict
 
 from tests.chaos.evidence import Evidence
 from tests.chaos.rules import Finding
 
 SHOWN = 5
+
+
+class Limit(TypedDict):
+    """A figure that may not be larger. What is not `decisive` is shown only."""
+
+    of: str
+    figure: float
+    limit: float
+    decisive: bool
 
 
 class Report(TypedDict):
@@ -26,13 +35,17 @@ class Report(TypedDict):
     sometimes: dict[str, int]
     takeovers: dict[str, dict[str, float]]
     figures: dict[str, Any]
+    limits: list[Limit]
 
 
 def measure(evidence: Evidence, findings: Sequence[Finding], sometimes: dict[str, int]) -> Report:
     """All figures, and the verdict: passed, violated, or void."""
     violations = {one.rule: one.violations for one in findings if one.violations}
     missing = _missing(evidence, sometimes)
-    verdict = "violated" if violations else "void" if missing else "passed"
+    takeovers, figures = _takeovers(evidence), _figures(evidence)
+    limits = list(_limits(evidence, takeovers, figures))
+    over = [one for one in limits if one["decisive"] and one["figure"] > one["limit"]]
+    verdict = "violated" if violations or over else "void" if missing else "passed"
     return Report(
         verdict=verdict,
         about={k: v for k, v in evidence.about.items() if k != "dsn"},
@@ -42,8 +55,9 @@ def measure(evidence: Evidence, findings: Sequence[Finding], sometimes: dict[str
         says={one.rule: one.says for one in findings},
         faults=_faults(evidence),
         sometimes=sometimes,
-        takeovers=_takeovers(evidence),
-        figures=_figures(evidence),
+        takeovers=takeovers,
+        figures=figures,
+        limits=limits,
     )
 
 
@@ -93,8 +107,11 @@ def _takeovers(evidence: Evidence) -> dict[str, dict[str, float]]:
     """Seconds until somebody else had the sagas, by what became of their worker."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for one in evidence.told("takeover"):
-        kind = one["cause"] if one["clean"] else f"{one['cause']}, beside other faults"
-        seconds[kind] += one["seconds"]
+        beside = "" if one["clean"] else ", beside other faults"
+        for saga, took in zip(one.get("sagas") or repeat(""), one["seconds"], strict=False):
+            # A step that runs is let settle before its saga is handed over.
+            busy = one["cause"] == "drain" and _under_way(evidence, saga, one["since"])
+            seconds[f"{one['cause']}{', a step under way' if busy else ''}{beside}"].append(took)
     return {
         kind: {
             "sagas": len(found), "p50": percentile(found, 0.5), "p99": percentile(found, 0.99),
@@ -102,6 +119,43 @@ def _takeovers(evidence: Evidence) -> dict[str, dict[str, float]]:
         }
         for kind, found in sorted(seconds.items()) if found
     }  # fmt: skip
+
+
+def _under_way(evidence: Evidence, saga: str, moment: float) -> bool:
+    return any(
+        call.saga == saga
+        and call.received <= moment
+        and (call.answered is None or moment < call.answered)
+        for call in evidence.calls
+    )
+
+
+def _limits(
+    evidence: Evidence, takeovers: dict[str, dict[str, float]], figures: dict[str, Any]
+) -> Iterator[Limit]:
+    """What may take how long, and cost how much.
+
+    Narrow limits decide in long runs only: in a short one, faults are five times as dense, and one
+    busy second of the machine is a large share of it.
+    """
+    ttl = float(evidence.about.get("ttl", 0))
+    long = int(evidence.about.get("floor", 1)) > 1
+    for kind, most, decisive in (
+        ("kill", ttl + 2, True), ("stop", ttl + 2, True), ("stop, presence cut", ttl + 2, True),
+        ("drain", 1.0, long),
+    ):  # fmt: skip
+        if ttl and kind in takeovers:
+            of = f"seconds until takeover, 99 of 100: {kind}"
+            yield Limit(of=of, figure=takeovers[kind]["p99"], limit=most, decisive=decisive)
+    back = figures["seconds to the first commit after Postgres was back"]["a worker was up"]
+    of = "seconds to the first commit after Postgres was back"
+    yield Limit(of=of, figure=max(back, default=0.0), limit=5.0, decisive=True)
+    again = figures["amplification by faults"]
+    yield Limit(of="calls for each effect", figure=again, limit=1.05, decisive=long)
+    first, last = figures["memory in MB, first"], figures["memory in MB, last"]
+    growth = max((last[who] / first[who] for who in first if who in last), default=0.0)
+    of = "memory of a process, at the end over after a minute"
+    yield Limit(of=of, figure=round(growth, 3), limit=1.1, decisive=long)
 
 
 def _figures(evidence: Evidence) -> dict[str, Any]:
@@ -155,6 +209,10 @@ def spell(report: Report) -> str:
         spelled = "".join(f"{one[name]:>9.2f}" for name in ("p50", "p99", "max"))
         lines.append(f"  {kind:<40}{one['sagas']:>7.0f}{spelled}")
     lines += ["", "figures", *(f"  {k}: {v}" for k, v in report["figures"].items())]
+    lines += ["", "limits                                                       figure    limit"]
+    for limit in report["limits"]:
+        told = "" if limit["figure"] <= limit["limit"] else "OVER" if limit["decisive"] else "over"
+        lines.append(f"  {limit['of']:<56}{limit['figure']:>9.2f}{limit['limit']:>9.2f}  {told}")
     lines += ["", "rules                                     checked violated"]
     for number, checked in report["checked"].items():
         wrong = report["violations"].get(number, [])

@@ -74,6 +74,7 @@ class Takeovers:
 
     async def _watch(self, cause: str, who: str, since: float, held: list[Held]) -> None:
         left = {one.id: one.epoch for one in held}
+        sagas: list[str] = []
         seconds: list[float] = []
         clean = self.others(who)
         while left and time.time() - since < GIVE_UP:
@@ -85,6 +86,7 @@ class Takeovers:
                         alone = {row["id"] for row in rows}
                         for saga_id in [one for one in left if one not in alone]:
                             del left[saga_id]
+                            sagas.append(saga_id)
                             seconds.append(round(time.time() - since, 3))
                         clean = clean and self.others(who)
                         await asyncio.sleep(LOOK_EVERY)
@@ -94,7 +96,7 @@ class Takeovers:
                 clean = False
                 await asyncio.sleep(0.2)
         self.nemesis.write(
-            what="takeover", cause=cause, who=who, since=since, seconds=seconds, clean=clean,
+            what="takeover", cause=cause, who=who, since=since, sagas=sagas, seconds=seconds, clean=clean,
             never=sorted(left),
         )  # fmt: skip
 

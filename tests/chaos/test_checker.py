@@ -271,6 +271,48 @@ def test_a_planned_fault_that_never_struck_makes_a_run_void() -> None:
     assert "fault without effect: kill at x" in report["missing"]
 
 
+def _took(cause: str, seconds: float) -> dict[str, Any]:
+    return {
+        "what": "takeover", "cause": cause, "who": "worker0", "since": LATE, "sagas": [GOOD],
+        "seconds": [seconds], "clean": True, "never": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("floor", [1, 5], ids=["short", "long"])
+@pytest.mark.parametrize(
+    ("told", "narrow"),
+    [
+        (_took("kill", 28.5), False),
+        (_took("stop", 28.5), False),
+        (_took("drain", 1.5), True),
+        ({"what": "first commit", "seconds": 6.0, "clean": True}, False),
+        ({"what": "memory", "rss": {"worker0": 95.0}}, True),
+    ],
+    ids=["killed", "stopped", "told to end", "Postgres was back", "memory"],
+)
+def test_what_takes_too_long_or_costs_too_much_is_a_violation(
+    told: dict[str, Any], narrow: bool, floor: int
+) -> None:
+    run = good_run()
+    run.about |= {"ttl": 26.0, "floor": floor}
+    run.nemesis.append({"what": "memory", "rss": {"worker0": 80.0}})
+    run.nemesis.append(told)
+    report = measure(run, judge(run), dict.fromkeys(count(run), 99))
+
+    assert [one["of"] for one in report["limits"] if one["figure"] > one["limit"]] != []
+    assert (report["verdict"] == "violated") is (floor > 1 or not narrow)
+    assert ("OVER" in spell(report)) is (floor > 1 or not narrow)
+
+
+def test_who_is_told_to_end_may_let_a_step_settle() -> None:
+    run = good_run()
+    _call(f"{GOOD}/debit", received=LATE - 1, answered=LATE + 3)(run)
+    run.nemesis.append(_took("drain", 3.1))
+    report = measure(run, judge(run), count(run))
+
+    assert set(report["takeovers"]) == {"drain, a step under way"}
+
+
 def test_percentiles_are_values_that_were_seen() -> None:
     values = [float(n) for n in range(1, 101)]
     assert [percentile(values, share) for share in (0.5, 0.99)] == [51.0, 100.0]
