@@ -123,9 +123,7 @@ def _takeovers(evidence: Evidence) -> dict[str, dict[str, float]]:
 
 def _under_way(evidence: Evidence, saga: str, moment: float) -> bool:
     return any(
-        call.saga == saga
-        and call.received <= moment
-        and (call.answered is None or moment < call.answered)
+        call.saga == saga and call.received <= moment < (call.answered or 0)
         for call in evidence.calls
     )
 
