@@ -13,9 +13,16 @@ from collections.abc import MutableSequence
 from typing import Any
 
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""On Linux the plain monotonic clock stands still while the machine sleeps, and leases run out."""
+
+
 def monotonic() -> float:
-    """Seconds that have passed, by a clock that nobody sets; exact even while the loop is busy."""
-    return time.monotonic()
+    """Seconds that have passed, asleep ones too, by a clock that nobody sets.
+
+    Exact even while the loop is busy.
+    """
+    return time.clock_gettime(_CLOCK)
 
 
 def jittered(seconds: float) -> float:
