@@ -12,8 +12,7 @@ import uuid
 from collections.abc import MutableSequence
 from typing import Any
 
-
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 """On Linux the plain monotonic clock stands still while the machine sleeps, and leases run out."""
 
 
@@ -22,7 +21,7 @@ def monotonic() -> float:
 
     Exact even while the loop is busy.
     """
-    return time.clock_gettime(_CLOCK)
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 def jittered(seconds: float) -> float:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-AFTER_A_SLEEP = "unshare --time --boottime 1000 --fork".split()
+AFTER_A_SLEEP = ["unshare", "--time", "--boottime", "1000", "--fork"]
 """A machine that slept for so many seconds, as far as its processes can see."""
 
 LOOK = """
