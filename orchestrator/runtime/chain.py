@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from orchestrator.domain.chain import genesis, link
 from orchestrator.errors import TamperedHistoryError
 from orchestrator.ports import EventRow
 
 
-def check_chain(saga_id: str, rows: Iterable[EventRow]) -> None:
-    """Raise TamperedHistoryError naming the first event that was changed, lost or moved."""
+def check_chain(saga_id: str, rows: Sequence[EventRow], head: int) -> None:
+    """Raise TamperedHistoryError naming the first event that was changed, lost or moved.
+
+    *head* is the version at which the log ends, as its row says.
+    """
     previous = genesis(saga_id)
     for expected, row in enumerate(rows, start=1):
         if row.version != expected:
@@ -24,3 +27,7 @@ def check_chain(saga_id: str, rows: Iterable[EventRow]) -> None:
                 f"saga {saga_id}: event {row.version} ({row.type}) does not match "
                 "its hash; it, or one before it, was changed after it was written"
             )
+    if len(rows) != head:
+        raise TamperedHistoryError(
+            f"saga {saga_id}: the log ends at {len(rows)}, its row says {head}"
+        )

@@ -166,7 +166,7 @@ class Journal:
         rows = await self._store.events.read(claim.saga_id)
         previous = rows[-1].hash if rows else genesis(claim.saga_id)
         type_, node, attempt, data = self._codec.encode_event(event)
-        now, head = self._store.clock.now(), rows[-1].version if rows else 0
+        now, head = self._store.clock.now(), claim.head
         meta = meta_of(json.loads(claim.context))
         hash_ = link(
             previous, claim.saga_id, head + 1, type_, node, attempt, claim.epoch, now, meta, data

@@ -21,6 +21,7 @@ from orchestrator.domain.state import SagaState
 from orchestrator.errors import HistoryError
 from orchestrator.ports import Claim, Codec, Definition, Store
 from orchestrator.runtime.attempts import Attempt, Prepared
+from orchestrator.runtime.chain import check_chain
 from orchestrator.runtime.executor import Subject
 from orchestrator.runtime.flows import LiveFlow
 from orchestrator.runtime.journal import meta_of
@@ -81,9 +82,14 @@ class Running:
 async def load(
     store: Store, codec: Codec, sagas: Mapping[Definition, Saga[Any, Any]], claim: Claim
 ) -> Running:
-    """Fold the log of the claimed instance. HistoryError when it cannot be gone on with."""
+    """Fold the log of the claimed instance. HistoryError when it cannot be gone on with.
+
+    That is so, too, when the log is not what was written: nothing is done on its word then.
+    """
     saga = sagas[claim.name, claim.version]
     rows = await store.events.read(claim.saga_id) if claim.head else []
+    # More than the claim knows of is a successor's, who will not let us append.
+    check_chain(claim.saga_id, rows, max(claim.head, len(rows)))
     state = SagaState(claim.saga_id)
     for row in rows:
         evolve(state, codec.decode_event(row))
