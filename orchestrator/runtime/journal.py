@@ -95,6 +95,8 @@ class Journal:
             return
         run.fresh = facts
         claim, undoing = run.claim, isinstance(end, ev.SagaCompensated)
+        # What asked for the end was not done: it is heard again.
+        seen = end.inbox_seq - 1 if isinstance(end, ev.SagaTerminated) else run.inbox_read
         await self._recorder.append(
             Append(
                 claim.saga_id,
@@ -105,7 +107,7 @@ class Journal:
                 Status.COMPENSATING if undoing else Status.RUNNING,
                 None,
                 self._owner,
-                run.inbox_read,
+                seen,
                 if_inbox=False,
                 pivoted=run.state.pivoted,
             )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
 
 from orchestrator import Attempted, Orchestrator, Saga, Status, WorkflowContext, step
 from orchestrator.adapters.clock import ManualClock
@@ -17,7 +20,16 @@ from orchestrator.domain.commands import Postponed, RunStep, Succeeded
 from orchestrator.domain.events import Json
 from orchestrator.domain.guards import CircuitBreaker, RateLimit
 from orchestrator.domain.policies import Circuit, Rate
-from orchestrator.ports import Claim, Definition, Owned, Store
+from orchestrator.errors import OwnershipLostError
+from orchestrator.ports import (
+    Append,
+    Claim,
+    Definition,
+    EventRow,
+    EventStore,
+    Owned,
+    Store,
+)
 from orchestrator.runtime.engine import Engine, definitions
 from orchestrator.runtime.executor import Executor
 from orchestrator.runtime.guards import Gate
@@ -206,3 +218,40 @@ async def test_a_claim_that_was_sent_while_a_look_was_under_way_is_not_given_bac
     queue.looked.set()
     assert [found.saga_id for found in await claim] == [handle.saga_id]
     assert (await service.get(handle.saga_id)).owner == shift.id
+
+
+class LastWord:
+    """A log beside which a message arrives at the very moment of the end."""
+
+    def __init__(self, inner: EventStore, say: Callable[[], Awaitable[None]]) -> None:
+        self._inner, self._say, self._said = inner, say, False
+
+    async def append(self, batch: Sequence[Append]) -> Mapping[str, int]:
+        if not self._said and any(one.status is Status.TERMINATED for one in batch):
+            self._said = True
+            await self._say()
+        return await self._inner.append(batch)
+
+    async def read(self, saga_id: str, after: int = 0) -> list[EventRow]:
+        return await self._inner.read(saga_id, after)
+
+
+async def test_a_terminate_that_meets_news_at_the_end_is_heard_again() -> None:
+    # Seed 52663: the end was refused, because a message had come; what stood before the end was kept,
+    # and the terminate counted as heard.
+    plain, desk = MemoryDatabase().store(), Desk()
+    service = Orchestrator(plain, JsonCodec(), SilentTelemetry())
+    handle = await service.start(payment, 5)
+    await handle.cancel("not wanted any more")
+    await handle.terminate("we settle this by hand")
+    store = replace(plain, events=LastWord(plain.events, partial(handle.cancel, "at last")))
+
+    engine, claim = engine_of(store, desk, "first"), await claimed(store, "first")
+    with pytest.raises(OwnershipLostError):
+        await engine.advance(claim)
+    again = await store.queue.reclaim("first", handle.saga_id, claim.epoch)
+    assert again is not None
+    await engine.advance(again)
+
+    assert await handle.status() is Status.TERMINATED
+    assert "CancelRequested" in [entry.type async for entry in handle.history()]
