@@ -149,9 +149,10 @@ class App:
         if kafka is None:
             return
         topic, intake = kafka.reply_topic, ReplyIntake(self.orchestrator.take_reply)
-        async with self._member(
-            kafka, [topic], f"{topic}.inbox", intake, create_topics=True
-        ) as consumer:
+        # One group for each database, which the topic of its events stands for: all of them hear
+        # every reply of a topic that they share, and drop what is for others.
+        group = f"{kafka.relay_prefix}.replies"
+        async with self._member(kafka, [topic], group, intake, create_topics=True) as consumer:
             await consumer.run(stop)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from orchestrator.domain.events import Failure, Json
+from orchestrator.domain.events import Failure, Json, RemoteReplied
+
+_NAME, _KINDS, _LONGEST = 200, 50, 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,23 @@ def failure_from(found: Mapping[str, Any]) -> Failure:
     numeric = isinstance(after, int | float) and not isinstance(after, bool)
     kinds = found.get("kinds")
     return Failure(
-        str(found.get("type") or "RemoteFailure"),
+        str(found.get("type") or "RemoteFailure")[:_NAME],
         str(found.get("message") or "")[:2_000],
-        tuple(map(str, kinds)) if isinstance(kinds, list | tuple) else (),
+        tuple(str(kind)[:_NAME] for kind in kinds[:_KINDS])
+        if isinstance(kinds, list | tuple)
+        else (),
         found.get("permanent") is True,
-        min(max(float(after), 0.0), 1e9) if numeric and after is not None else None,
+        float(min(max(after, 0), _LONGEST)) if numeric and after is not None else None,
     )
+
+
+R = TypeVar("R", "RemoteReply", RemoteReplied)
+
+
+def without_output(reply: R, problem: str) -> R:
+    """*reply* without its output, which is too large; of what it says, only the rest is known."""
+    if reply.intent == "undo" and reply.answer == "succeeded":
+        return replace(reply, output=None)
+    answer = {"succeeded": "in_doubt", "happened": "unknown"}.get(reply.answer, reply.answer)
+    failure = Failure("PayloadTooLargeError", problem[:2_000], permanent=True)
+    return replace(reply, answer=answer, output=None, failure=failure)

@@ -8,22 +8,28 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.kafka.commands import read_command, reply_record
 from orchestrator.adapters.kafka.consumer import ConsumerSettings, KafkaConsumer
 from orchestrator.adapters.kafka.dead_letters import KafkaDeadLetters
-from orchestrator.adapters.kafka.sending import Sender
+from orchestrator.adapters.kafka.sending import Sender, TooLargeError
 from orchestrator.adapters.kafka.settings import KafkaSettings
 from orchestrator.adapters.postgres.command_book import CommandBook, Entry, Page, is_handle
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.domain.bounds import checked_name
 from orchestrator.domain.commands import InDoubt
 from orchestrator.domain.events import Failure, Json
-from orchestrator.domain.exchange import RemoteCommand, RemoteReply, failure_from
+from orchestrator.domain.exchange import (
+    RemoteCommand,
+    RemoteReply,
+    failure_from,
+    without_output,
+)
 from orchestrator.domain.outcomes import outcome_of
 from orchestrator.domain.signatures import annotation_of
 from orchestrator.environment import KafkaEnvironment
@@ -43,6 +49,16 @@ _VOID = Failure(
     "Void", "it was undone before it came, and is not carried out any more", permanent=True
 )
 _REFUSED = Failure("Refused", "a probe was told that it did not happen, so it does not any more")
+
+
+_DROP_AFTER = 2.0
+"""Seconds that a handler gets to end when it is called away; then it loses its connection."""
+
+_Settle = Callable[[Page, RemoteCommand], Awaitable[Entry]]
+
+
+class _GoneError(Exception):
+    """The transaction of a handler is gone; what it did with it, and elsewhere, is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +97,7 @@ class Participant:
     The effect, the id of the command and its reply are one transaction of the participant's own
     database. The offset is committed after the reply was sent: after a crash the command comes
     again, and is answered from the book. What is no command goes to the topic *dead_letters*.
+    A handler that takes longer than *handler_timeout* seconds leaves its command in doubt.
     Without *kafka* the environment says where the broker is.
     """
 
@@ -93,14 +110,16 @@ class Participant:
         kafka: KafkaSettings | str | None = None,
         concurrency: int = 10,
         dead_letters: str | None = None,
+        handler_timeout: float = 30.0,
     ) -> None:
         self.name = checked_name(name, "participant")
-        self.topics = tuple(checked_name(topic, "topic") for topic in topics)
+        self.topics = _checked_topics(topics)
         self._kafka = _settings(kafka)
         self._group = f"participant.{self.name}"
         self._dead_letters = dead_letters or f"{self._group}.dead-letters"
         self._options = ConsumerSettings(concurrency=concurrency, create_topics=True)
-        self._book = CommandBook(database_url, size=concurrency)
+        self._handler_timeout = handler_timeout
+        self._book = CommandBook(database_url, size=concurrency, timeout=handler_timeout)
         self._codec = JsonCodec()
         self._known: dict[str, _Known] = {}
 
@@ -140,7 +159,12 @@ class Participant:
 
     async def answer(self, sender: Sender, command: RemoteCommand, reply: RemoteReply) -> None:
         """Send the reply, before the command counts as dealt with."""
-        await sender.send(reply_record(command, reply))
+        try:
+            await sender.send(reply_record(command, reply))
+        except TooLargeError as error:
+            # Its saga would wait for ever, and all behind it too.
+            log.warning("%s; it is sent without its output", error)
+            await sender.send(reply_record(command, without_output(reply, str(error))))
 
     async def open(self) -> None:
         """Make the book ready, for who calls `handle` without a broker."""
@@ -156,36 +180,71 @@ class Participant:
         """Carry *command* out, unless it was before; what is to be replied."""
         if command.intent == "probe":
             return await self._probed(command)
-        async with self._book.page(command.undoes or command.command_id) as page:
-            entry = await page.read(command.command_id)
-            if entry is None or not _holds(entry, command.number):
-                entry = await self._settled(page, command)
-                await page.write(command.command_id, command.command, entry)
+        try:
+            entry = await self._entered(command, self._settled)
+        except _GoneError as gone:
+            # Remembered in another transaction, so that it is not tried without end.
+            entry = await self._entered(command, partial(_left_in_doubt, TimeoutError(str(gone))))
         return self._reply(command, entry)
 
+    async def _entered(self, command: RemoteCommand, settle: _Settle) -> Entry:
+        """What the book says; of what it does not know yet, what *settle* makes of it."""
+        turns = (command.command_id, command.undoes) if command.undoes else (command.command_id,)
+        async with self._book.page(*turns) as page:
+            known = await page.read(command.command_id)
+            if known is not None and _holds(known, command.number):
+                return known
+            entry = await settle(page, command)
+            if entry.standing == "failed" and known is not None and known.standing == "in_doubt":
+                # A refusal says nothing of the earlier attempt, which may have come through.
+                entry = replace(entry, standing="in_doubt")
+            await page.write(command.command_id, command.command, entry)
+            return entry
+
     async def _settled(self, page: Page, command: RemoteCommand) -> Entry:
-        if command.undoes:
-            about = await page.read(command.undoes)
-            if about is None or about.standing not in ("done", "in_doubt"):
-                # Nothing to take back; and what is taken back must not happen late.
-                await page.write(command.undoes, "", Entry("void", command.number))
-                return Entry("done", command.number)
-            if about.standing == "in_doubt":
-                await page.write(command.undoes, "", Entry("void", command.number))
-        return await self._carried_out(page, command)
+        if not command.undoes:
+            return await self._carried_out(page, command)
+        about = await page.read(command.undoes)
+        if about is None or about.standing not in ("done", "in_doubt"):
+            # Nothing to take back; and what is taken back must not happen late.
+            await page.write(command.undoes, "", Entry("void", command.number))
+            return Entry("done", command.number)
+        entry = await self._carried_out(page, command)
+        if about.standing == "in_doubt" and entry.standing == "done":
+            await page.write(command.undoes, "", Entry("void", command.number))
+        return entry
 
     async def _carried_out(self, page: Page, command: RemoteCommand) -> Entry:
         try:
             known = self._find(command.command)
             given = self._codec.decode(command.payload, known.input)
             async with page.effect(known.wants) as handle:
-                made = await known.handler(given, _context(command), *handle)
+                made = await self._called(page, known.handler(given, _context(command), *handle))
                 text = self._codec.encode(made, known.output)
-        except UnavailableError:
+        except (UnavailableError, _GoneError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its answer
+        except Exception as error:
+            if page.was_ended:
+                raise _GoneError("the handler ended the transaction; that is left to us") from error
             return _failed(error, command.number)
         return Entry("done", command.number, text)
+
+    async def _called(self, page: Page, call: Awaitable[Any]) -> Any:
+        """What a handler gives, within its time. One that is called away commits nothing more."""
+        task = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait({task}, timeout=self._handler_timeout)
+        finally:
+            if late := not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=_DROP_AFTER)
+                await page.drop()
+        if late:
+            raise _GoneError(f"the handler took longer than {self._handler_timeout:g} s")
+        if task.cancelled():
+            # Let out as it is, it would end whoever called the handler, without a word.
+            raise TimeoutError("what the handler awaited was cancelled")
+        return task.result()
 
     def _find(self, command: str) -> _Known:
         if command in self._known:
@@ -250,9 +309,9 @@ class _Commands:
                 self._opened = True
         try:
             command = read_command(record.value, list(record.headers))
+            reply = await self._participant.handle(command)
         except InvalidInputError as error:
             raise RejectedRecordError(str(error)) from error
-        reply = await self._participant.handle(command)
         await self._participant.answer(self._sender, command, reply)
 
 
@@ -267,9 +326,20 @@ def _settings(kafka: KafkaSettings | str | None) -> KafkaSettings:
 
 def _holds(entry: Entry, number: int) -> bool:
     """Whether what became of a command is also the answer to what was sent as *number*."""
-    if entry.standing in ("done", "void"):
-        return True
-    return entry.standing != "in_doubt" and number <= entry.number
+    return entry.standing in ("done", "void") or number <= entry.number
+
+
+async def _left_in_doubt(error: Exception, page: Page, command: RemoteCommand) -> Entry:
+    del page
+    return _failed(error, command.number)
+
+
+def _checked_topics(topics: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(topics, str) or not topics:
+        raise DefinitionError(
+            f"topics is a tuple of names, as ('payments.commands',), not {topics!r}"
+        )
+    return tuple(checked_name(topic, "topic") for topic in topics)
 
 
 def _failed(error: Exception, number: int) -> Entry:

@@ -28,6 +28,7 @@ from orchestrator.domain.commands import (
 from orchestrator.domain.decider import decide, frontier, plan
 from orchestrator.domain.events import ENDED, RIDES_ALONG, Event, Failure, Json, Status
 from orchestrator.domain.evolve import evolve
+from orchestrator.domain.exchange import without_output
 from orchestrator.domain.messages import hear, hear_reply
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.domain.planning import CUT_OFF, earliest
@@ -453,6 +454,9 @@ class Engine:
         """A reply that nobody waits for is no news: it was heard before, or came too late."""
         reply = hear_reply(run.state, message.payload, actor=message.actor, seq=message.seq)
         if reply is not None:
+            if (problem := self._journal.problem(reply)) is not None:
+                # Recorded or not, it is read: an instance must not fail on it again and again.
+                reply = without_output(reply, problem)
             run.note(reply)
             return
         told = message.payload.get("command_id")

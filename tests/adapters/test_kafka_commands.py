@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
 import pytest
@@ -79,3 +80,56 @@ def test_a_record_that_is_no_reply_says_what_is_missing(
 ) -> None:
     with pytest.raises(InvalidInputError, match=words):
         read_reply(b"1", [(name, text.encode()) for name, text in headers.items()])
+
+
+DEEP = b"[" * 5_000 + b"]" * 5_000
+COMMAND = {"command_id": f"{SAGA}/order/0", "intent": "do", "ce_type": "a", "reply_to": "r"}
+REPLY = {"command_id": f"{SAGA}/order/0", "answer": "failed"}
+
+
+@pytest.mark.parametrize("value", [DEEP, b"NaN", b'{"a": -Infinity}', b"\xff"])
+def test_a_value_that_cannot_be_recorded_is_no_command_and_no_reply(value: bytes) -> None:
+    for read, told in ((read_command, COMMAND), (read_reply, REPLY)):
+        with pytest.raises(InvalidInputError, match="this record is no"):
+            read(value, [(name, text.encode()) for name, text in told.items()])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"command_id": "a\0b"}, "no NUL"),
+        ({"command_id": "x" * 3_000}, "at most 2000 characters"),
+        ({"number": str(2**31)}, "there is no number"),
+        ({"number": "-1"}, "there is no number"),
+        ({"reply_to": "no topic"}, "is no name of a topic"),
+        ({"reply_to": "{saga}"}, "is one topic"),
+    ],
+)
+def test_what_no_book_and_no_topic_can_hold_is_no_command(
+    change: dict[str, str], words: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        read_command(b"1", [(name, text.encode()) for name, text in (COMMAND | change).items()])
+
+
+def test_what_a_reply_tells_of_a_failure_is_bounded() -> None:
+    told = {"type": "T" * 10_000, "message": "m" * 10_000, "kinds": ["k" * 10_000] * 1_000}
+    value = json.dumps(told)[:-1] + f', "retry_after": {10**400}}}'
+    reply = read_reply(value.encode(), [(name, text.encode()) for name, text in REPLY.items()])
+    assert reply.failure is not None
+    assert reply.failure.retry_after == 1e9
+    assert len(json.dumps(reply.message())) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("topic", "words"),
+    [
+        ("my replies", "SAGA_KAFKA_REPLY_TOPIC 'my replies' is no name of a topic"),
+        ("{saga}.replies", "is one topic"),
+        ("saga.events", "holds what the relay writes"),
+        ("saga.events.marks", "holds what the relay writes"),
+    ],
+)
+def test_a_topic_of_replies_that_can_never_work_is_refused(topic: str, words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        KafkaSettings("k:1", reply_topic=topic)

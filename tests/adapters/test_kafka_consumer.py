@@ -466,6 +466,45 @@ async def test_a_second_member_gets_its_share_and_nothing_comes_twice(topic: Top
     assert sorted(map(int, one.values + two.values)) == list(range(sent))
 
 
+async def test_a_record_without_key_and_value_becomes_a_dead_letter(topic: Topic) -> None:
+    async def refuse(record: Record, _: int) -> None:
+        if record.value is None:
+            raise RejectedRecordError("it is empty")
+
+    producer = Producer({"bootstrap.servers": topic.servers})
+    producer.produce(topic.name, None, None, partition=0)
+    assert producer.flush(30) == 0
+    topic.send((None, "after"), partition=0)
+    intake = Intake(refuse)
+    async with topic.reading(intake):
+        await until(lambda: intake.values == ["after"])
+    (dead,) = read_topic(topic.servers, topic.dead)
+    assert dead.header["dead_letter_reason"] == "it is empty"
+
+
+async def test_a_rejected_record_larger_than_we_may_write_holds_up_nobody(topic: Topic) -> None:
+    """What is written compressed may be large: where it lies is kept, and its value is not."""
+
+    async def refuse(record: Record, _: int) -> None:
+        if len(record.value or b"") > 100:
+            raise RejectedRecordError("no such thing")
+
+    producer = Producer(
+        {"bootstrap.servers": topic.servers, "compression.type": "gzip",
+         "message.max.bytes": 10_000_000}
+    )  # fmt: skip
+    producer.produce(topic.name, b"0" * 5_000_000, b"a", partition=0)
+    assert producer.flush(30) == 0
+    topic.send(("a", "after"), partition=0)
+    intake = Intake(refuse)
+    async with topic.reading(intake):
+        await until(lambda: intake.values == ["after"])
+    (dead,) = read_topic(topic.servers, topic.dead)
+    assert (dead.key, dead.value) == ("a", b"")
+    assert dead.header["dead_letter_left_out"] == "5000000"
+    assert dead.header["dead_letter_original_offset"] == "0"
+
+
 async def test_a_topic_that_is_missing_is_waited_for_and_not_made(kafka: str) -> None:
     topic, intake = Topic(kafka), Intake()
     async with topic.reading(intake):

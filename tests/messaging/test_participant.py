@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,7 @@ class Desk:
         self.participant = participant
         self._side = side
         self.raises: Exception | None = None
+        self.refund_raises: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.inside = asyncio.Event()
 
@@ -57,6 +59,11 @@ class Desk:
             await db.execute(
                 text("INSERT INTO effect VALUES ('refund', :key)"), {"key": ctx.idempotency_key}
             )
+            self.inside.set()
+            if self.gate is not None:
+                await self.gate.wait()
+            if self.refund_raises is not None:
+                raise self.refund_raises
 
         @self.participant.command("count", input=type(None), output=int)
         async def count(_: None, ctx: CommandContext, db: AsyncConnection) -> int:
@@ -65,6 +72,53 @@ class Desk:
         @self.participant.command("echo", input=int, output=int)
         async def echo(n: int, ctx: CommandContext) -> int:
             return n
+
+        @self.participant.command("limits", input=int, output=str)
+        async def limits(_: int, ctx: CommandContext, db: asyncpg.Connection[Any]) -> str:
+            return str(await db.fetchval("SHOW idle_in_transaction_session_timeout"))
+
+
+def behave_badly(participant: Participant) -> None:
+    """Declare handlers that should not be written so."""
+    insert = "INSERT INTO effect VALUES ('hang', '')"
+
+    @participant.command("hang", input=int, output=str)
+    async def hang(_: int, ctx: CommandContext, db: asyncpg.Connection[Any]) -> str:
+        await db.execute(insert)
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    @participant.command("hang_on", input=int, output=str)
+    async def hang_on(_: int, ctx: CommandContext, db: AsyncConnection) -> str:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await db.execute(text(insert))
+
+    @participant.command("hang_in_sql", input=int, output=str)
+    async def hang_in_sql(_: int, ctx: CommandContext, db: AsyncSession) -> str:
+        await db.execute(text(insert))
+        await db.execute(text("SELECT pg_sleep(60)"))
+        raise AssertionError("nobody waits so long")
+
+    @participant.command("cancelled", input=int, output=str)
+    async def cancelled(_: int, ctx: CommandContext) -> str:
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+        await task
+        raise AssertionError("it was cancelled")
+
+    @participant.command("commits", input=int, output=str)
+    async def commits(_: int, ctx: CommandContext, db: AsyncConnection) -> str:
+        await db.execute(text(insert))
+        await db.commit()
+        return "done"
+
+    @participant.command("commits_by_sql", input=int, output=str)
+    async def commits_by_sql(_: int, ctx: CommandContext, db: asyncpg.Connection[Any]) -> str:
+        await db.execute(insert)
+        await db.execute("COMMIT")
+        return "done"
 
 
 @pytest.fixture
@@ -82,6 +136,20 @@ async def desk(empty_dsn: str) -> AsyncIterator[Desk]:
     finally:
         await participant.close()
         await side.close()
+
+
+@pytest.fixture
+async def hasty(desk: Desk, empty_dsn: str) -> AsyncIterator[Participant]:
+    """One whose handlers get half a second."""
+    participant = Participant(
+        "hasty", topics=("t",), database_url=empty_dsn, kafka="localhost:1", handler_timeout=0.5
+    )
+    behave_badly(participant)
+    await participant.open()
+    try:
+        yield participant
+    finally:
+        await participant.close()
 
 
 # ---------------------------------------------------------------------------- once
@@ -163,7 +231,99 @@ async def test_a_handler_that_does_not_know_itself_leaves_the_command_in_doubt(d
     assert (await desk.take(CHARGE)).answer == "in_doubt"
     assert (await desk.take(PROBE)).answer == "unknown"
     desk.raises = None
-    assert (await desk.take(CHARGE)).answer == "succeeded"
+    assert (await desk.take(replace(CHARGE, number=3))).answer == "succeeded"
+
+
+async def test_a_command_in_doubt_that_comes_again_late_does_nothing(desk: Desk) -> None:
+    """Whoever sent it may have decided by now that it did not happen."""
+    desk.raises = TimeoutError("the bank did not answer")
+    await desk.take(CHARGE)
+    desk.raises = None
+    assert (await desk.take(CHARGE)).answer == "in_doubt"
+    assert await desk.effects() == 0
+
+
+async def test_a_later_refusal_does_not_settle_an_attempt_in_doubt(desk: Desk) -> None:
+    desk.raises = TimeoutError("the bank did not answer")
+    await desk.take(CHARGE)
+    desk.raises = Retryable("the bank is busy")
+    assert (await desk.take(replace(CHARGE, number=2))).answer == "in_doubt"
+    assert (await desk.take(replace(PROBE, number=3))).answer == "unknown"
+    undo = await desk.take(replace(IN_DOUBT, number=4))
+    assert (undo.answer, await desk.effects("refund")) == ("succeeded", 1)
+
+
+async def test_an_undo_of_what_is_in_doubt_that_fails_is_carried_out_when_it_comes_again(
+    desk: Desk,
+) -> None:
+    desk.raises = TimeoutError("the bank did not answer")
+    await desk.take(CHARGE)
+    desk.refund_raises = Retryable("the bank is busy")
+    assert (await desk.take(IN_DOUBT)).answer == "failed"
+    desk.raises = desk.refund_raises = None
+    assert (await desk.take(replace(IN_DOUBT, number=3))).answer == "succeeded"
+    assert await desk.effects("refund") == 1
+    assert (await desk.take(replace(CHARGE, number=9))).answer == "failed"
+    assert await desk.effects() == 0
+
+
+async def test_an_undo_in_doubt_and_the_same_undo_without_doubt_at_once_are_one(
+    desk: Desk,
+) -> None:
+    await desk.take(CHARGE)
+    desk.gate = asyncio.Event()
+    desk.inside.clear()
+    one = asyncio.create_task(desk.take(IN_DOUBT))
+    await asyncio.wait_for(desk.inside.wait(), 10)
+    two = asyncio.create_task(desk.take(replace(REFUND, number=3)))
+    await asyncio.wait({two}, timeout=0.5)
+    desk.gate.set()
+    assert [(await task).answer for task in (one, two)] == ["succeeded"] * 2
+    assert await desk.effects("refund") == 1
+
+
+# ---------------------------------------------------------------------------- bad manners
+
+
+async def test_a_handler_that_does_not_end_leaves_its_command_in_doubt(
+    desk: Desk, hasty: Participant
+) -> None:
+    for command in ("hang", "hang_on", "hang_in_sql"):
+        stuck = replace(CHARGE, command=command, command_id=f"{KEY}/{command}")
+        reply = await asyncio.wait_for(hasty.handle(stuck), 10)
+        assert reply.failure is not None, command
+        assert (reply.answer, reply.failure.type) == ("in_doubt", "TimeoutError"), command
+        assert "took longer than 0.5 s" in reply.failure.message
+        assert (await hasty.handle(stuck)).answer == "in_doubt", command
+    assert await desk.effects("hang") == 0
+
+
+async def test_a_handler_may_take_longer_than_a_transaction_may_rest(
+    desk: Desk, hasty: Participant
+) -> None:
+    """The server ends transactions in which nobody says anything."""
+    limits = replace(CHARGE, command="limits")
+    found = await desk.participant.handle(limits)
+    assert found.output == '"35s"', "longer than a handler may take"
+
+
+async def test_a_handler_whose_work_was_cancelled_by_others_does_not_end_the_caller(
+    hasty: Participant,
+) -> None:
+    reply = await hasty.handle(replace(CHARGE, command="cancelled"))
+    assert reply.answer == "in_doubt"
+
+
+@pytest.mark.parametrize("how", ["commits", "commits_by_sql"])
+async def test_a_handler_that_ends_the_transaction_leaves_its_command_in_doubt(
+    desk: Desk, hasty: Participant, how: str
+) -> None:
+    """What it wrote is there, so it is not told as a failure, after which it would be done again."""
+    reply = await hasty.handle(replace(CHARGE, command=how))
+    assert reply.failure is not None
+    assert reply.answer == "in_doubt"
+    assert "ended the transaction" in reply.failure.message
+    assert (await hasty.handle(PROBE)).answer == "unknown"
 
 
 # ---------------------------------------------------------------------------- the wrong way round
@@ -257,3 +417,9 @@ def test_a_command_has_one_handler_with_a_handle_that_can_be_given() -> None:
         other(strange)
     with pytest.raises(DefinitionError, match="async function"):
         other(plain)
+
+
+@pytest.mark.parametrize("topics", ["payments.commands", ()])
+def test_topics_are_a_tuple_of_names(topics: Any) -> None:
+    with pytest.raises(DefinitionError, match="topics is a tuple of names"):
+        Participant("p", topics=topics, database_url="postgresql://x", kafka="k:1")

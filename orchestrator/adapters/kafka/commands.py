@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.kafka.outgoing import Headers, Outgoing
+from orchestrator.adapters.kafka.settings import checked_topic
 from orchestrator.domain.events import Json, RemoteRequested
 from orchestrator.domain.exchange import RemoteCommand, RemoteReply, failure_from
 from orchestrator.errors import InvalidInputError
@@ -20,6 +21,10 @@ REPLY_TYPE = "saga.reply"
 _CODEC = JsonCodec()
 _WITH_OUTPUT = frozenset({"succeeded", "happened"})
 _ANSWERS = _WITH_OUTPUT | {"failed", "in_doubt", "not_happened", "unknown", "busy"}
+_WRONG = (ValueError, KeyError, RecursionError, InvalidInputError)
+_ID_LIMIT = 2_000
+_MOST = 2**31 - 1
+"""What a column for a number holds."""
 
 
 def command_of(event: FeedEvent, reply_to: str) -> Outgoing | None:
@@ -60,19 +65,19 @@ def read_command(value: bytes | None, headers: Headers) -> RemoteCommand:
     try:
         due = found.get("due_at")
         return RemoteCommand(
-            _needed(found, "command_id"),
+            _id(found),
             _needed(found, "intent"),
             _needed(found, "ce_type"),
-            int(found.get("number") or 1),
+            _number(found),
             _json(value),
-            _needed(found, "reply_to"),
+            checked_topic("reply_to", _needed(found, "reply_to")),
             found.get("saga_name", ""),
             found.get("correlation_id", ""),
             found.get("traceparent", ""),
             found.get("undoes", ""),
             datetime.fromisoformat(due) if due else None,
         )
-    except (ValueError, KeyError) as error:
+    except _WRONG as error:
         raise InvalidInputError(f"this record is no command: {_told(error)}") from error
 
 
@@ -115,15 +120,15 @@ def read_reply(value: bytes | None, headers: Headers) -> RemoteReply:
         if answer not in _WITH_OUTPUT and isinstance(given := json.loads(text), Mapping):
             failure = failure_from(given)
         return RemoteReply(
-            _needed(found, "command_id"),
+            _id(found),
             found.get("intent") or "do",
-            int(found.get("number") or 1),
+            _number(found),
             answer,
             text if answer in _WITH_OUTPUT else None,
             failure,
             found.get("participant", ""),
         )
-    except (ValueError, KeyError) as error:
+    except _WRONG as error:
         raise InvalidInputError(f"this record is no reply: {_told(error)}") from error
 
 
@@ -145,9 +150,28 @@ def _check_answer(answer: str) -> None:
 
 
 def _json(value: bytes | None) -> Json:
-    text = (value or b"null").decode()
-    json.loads(text)
-    return Json(text)
+    text = Json((value or b"null").decode())
+    json.loads(text, parse_constant=_no_number)
+    _CODEC.decode(text, Any)  # not nested deeper than what can be recorded
+    return text
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _id(found: Mapping[str, str]) -> str:
+    command_id = _needed(found, "command_id")
+    if len(command_id) > _ID_LIMIT or "\0" in command_id:
+        raise ValueError(f"a command_id has at most {_ID_LIMIT} characters, and no NUL")
+    return command_id
+
+
+def _number(found: Mapping[str, str]) -> int:
+    number = int(found.get("number") or 1)
+    if not 0 <= number <= _MOST:
+        raise ValueError(f"there is no number {number}; they count from 1")
+    return number
 
 
 def _headers(texts: Mapping[str, str]) -> Headers:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from orchestrator.adapters.kafka.outgoing import Outgoing
-from orchestrator.adapters.kafka.sending import Sender
+from orchestrator.adapters.kafka.sending import Sender, TooLargeError
 from orchestrator.adapters.kafka.settings import KafkaSettings
 from orchestrator.ports import Record
 
+log = logging.getLogger(__name__)
+
+_KEY_LIMIT = 10_000
 REASON_LIMIT = 2_000
 """Characters of the reason that are kept: it stands in a header."""
 
@@ -26,9 +30,18 @@ class KafkaDeadLetters:
 
     async def put(self, record: Record, error: Exception) -> None:
         """As the port says: same key, value and headers, and headers that say where and why."""
-        headers = [*record.headers, *_told(record, error, self._group)]
-        kept = Outgoing(self.topic, record.key, record.value, headers, f"record {record.place}")
-        await self._sender.send(kept)
+        told = _told(record, error, self._group)
+        value = b"" if record.key is None and record.value is None else record.value
+        name = f"the dead letter of record {record.place}"
+        kept = Outgoing(self.topic, record.key, value, [*record.headers, *told], name)
+        try:
+            await self._sender.send(kept)
+        except TooLargeError as large:
+            # It would hold up all that comes behind it for ever. Where it lies is said.
+            log.warning("%s; it is kept without its value and headers", large)
+            left_out = ("dead_letter_left_out", str(len(record.value or b"")).encode())
+            key = None if len(record.key or b"") > _KEY_LIMIT else record.key
+            await self._sender.send(replace(kept, key=key, value=b"", headers=[*told, left_out]))
 
     async def close(self) -> None:
         """Let go of the broker, within `close_timeout`."""

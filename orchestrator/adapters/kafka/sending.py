@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import Any
 
+from aiokafka.errors import MessageSizeTooLargeError  # type: ignore[import-untyped]  # ships no types
+
 from orchestrator.adapters.kafka.outgoing import Outgoing
 from orchestrator.adapters.kafka.producer import let_go, new_producer
 from orchestrator.adapters.kafka.settings import BROKER_ERRORS, KafkaSettings, reach, within
@@ -13,6 +15,10 @@ from orchestrator.adapters.kafka.topic import ensure_topics
 from orchestrator.errors import PublishError
 
 log = logging.getLogger(__name__)
+
+
+class TooLargeError(PublishError):
+    """The broker takes no record of this size; it will not take it later either."""
 
 
 class Sender:
@@ -25,7 +31,10 @@ class Sender:
         self._making = asyncio.Lock()
 
     async def send(self, record: Outgoing) -> None:
-        """Return when all replicas in sync have it. PublishError when that is not known."""
+        """Return when all replicas in sync have it. PublishError when that is not known.
+
+        TooLargeError for one that can never be sent.
+        """
         producer = await self._ready(record.topic)
         try:
             await within(
@@ -36,7 +45,10 @@ class Sender:
             )
         except BROKER_ERRORS as error:
             await self._throw_away(producer)
-            raise PublishError(f"{record.told} was not acknowledged: {error!r}") from error
+            large = isinstance(error, MessageSizeTooLargeError)
+            kind = TooLargeError if large else PublishError
+            told = f"{record.told} was not acknowledged by topic {record.topic}: {error!r}"
+            raise kind(told) from error
 
     async def close(self) -> None:
         """Let go of the broker."""

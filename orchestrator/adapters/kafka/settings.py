@@ -58,6 +58,12 @@ class KafkaSettings:
 
     def __post_init__(self) -> None:
         _check_topic("SAGA_KAFKA_TOPIC", self.topic)
+        checked_topic("SAGA_KAFKA_REPLY_TOPIC", self.reply_topic)
+        if self.reply_topic in (self.topic, self.state_topic, self.marks_topic):
+            raise InvalidInputError(
+                f"SAGA_KAFKA_REPLY_TOPIC {self.reply_topic!r} holds what the relay writes; "
+                "name another"
+            )
         if not self.state_topic:
             return
         if self.state_topic == self.marks_topic:
@@ -133,6 +139,14 @@ async def reach(settings: KafkaSettings, work: Coroutine[Any, Any, T]) -> T:
             f"Kafka at {settings.bootstrap_servers} cannot be used "
             f"(waited at most {limit:g} s): {why or repr(error)}"
         ) from error
+
+
+def checked_topic(place: str, topic: str) -> str:
+    """*topic*, which is one topic's name. InvalidInputError when no broker would take it."""
+    if SAGA in topic:
+        raise InvalidInputError(f"{place} {topic!r} is one topic; {SAGA} has no meaning here")
+    _check_topic(place, topic)
+    return topic
 
 
 def _check_topic(variable: str, topic: str) -> None:

@@ -18,6 +18,8 @@ from orchestrator.adapters.postgres.statements import sql
 from orchestrator.adapters.postgres.trouble import TROUBLE, in_our_words, unwrapped
 from orchestrator.errors import InvalidInputError
 
+_SPARE = 5.0
+
 _CREATING = 5_417_000
 """The advisory lock under which the table is made: two at once would trip over each other."""
 
@@ -26,8 +28,8 @@ _CREATING = 5_417_000
 class Entry:
     """What became of a command. `answer` is JSON text: its output, or its failure.
 
-    `done` and `void` hold for good, `failed` and `refused` for what was sent up to `number`;
-    `in_doubt` says that its handler does not know what it did elsewhere.
+    `done` and `void` hold for good, the others for what was sent up to `number`; `in_doubt` says
+    that its handler does not know what it did elsewhere, on that attempt or an earlier one.
     """
 
     standing: str
@@ -50,6 +52,15 @@ class Page:
         await self._driver.execute(
             sql("write_command"), command_id, command, entry.standing, entry.number, entry.answer
         )
+
+    @property
+    def was_ended(self) -> bool:
+        """Whether a handler ended the transaction: what it wrote may be committed."""
+        return not self._driver.is_closed() and not self._driver.is_in_transaction()
+
+    async def drop(self) -> None:
+        """Throw the connection away: nothing of this transaction is ever committed."""
+        await self._connection.invalidate()
 
     @asynccontextmanager
     async def effect(self, wanted: Any) -> AsyncIterator[tuple[Any, ...]]:
@@ -74,8 +85,13 @@ class Page:
 class CommandBook:
     """The book in one database; its table is made when it is missing."""
 
-    def __init__(self, dsn: str, *, size: int = 10) -> None:
-        settings = PostgresSettings(application_name="participant", command_timeout=30.0)
+    def __init__(self, dsn: str, *, size: int = 10, timeout: float = 30.0) -> None:
+        # The server must not end the transaction of a handler that still has time.
+        settings = PostgresSettings(
+            application_name="participant",
+            command_timeout=timeout + _SPARE,
+            idle_in_transaction_timeout=timeout + _SPARE,
+        )
         self._database = Database(dsn, settings)
         self._size = size
         self._engine: AsyncEngine | None = None
@@ -98,10 +114,11 @@ class CommandBook:
             await self._engine.dispose()
 
     @asynccontextmanager
-    async def page(self, command_id: str) -> AsyncIterator[Page]:
-        """A transaction in the turn of *command_id*, which is waited for; committed at the end."""
+    async def page(self, *command_ids: str) -> AsyncIterator[Page]:
+        """A transaction in the turns of *command_ids*, which are waited for; committed at the end."""
         async with self._begun() as (connection, driver):
-            await driver.execute(sql("take_turn"), command_id)
+            for command_id in command_ids:
+                await driver.execute(sql("take_turn"), command_id)
             yield Page(connection, driver)
 
     @asynccontextmanager
