@@ -70,7 +70,7 @@ def _read(consumer: Consumer, topic: str, until: float) -> list[Read]:
             Read(
                 message.partition(),
                 message.offset(),
-                message.key().decode(),
+                (message.key() or b"").decode(),
                 message.value(),
                 tuple(message.headers()),
             )
