@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -150,6 +151,27 @@ async def hasty(desk: Desk, empty_dsn: str) -> AsyncIterator[Participant]:
         yield participant
     finally:
         await participant.close()
+
+
+async def test_a_role_that_may_create_nothing_uses_the_table_that_is_there(
+    desk: Desk, empty_dsn: str
+) -> None:
+    """As services have it whose migrations make their tables."""
+    side = await asyncpg.connect(empty_dsn)
+    await side.execute("CREATE ROLE till LOGIN PASSWORD 'till'")
+    try:
+        await side.execute("GRANT SELECT, INSERT, UPDATE ON participant_command TO till")
+        own = re.sub("//[^@]*@", "//till:till@", empty_dsn)
+        participant = Participant("till", topics=("t",), database_url=own, kafka="localhost:1")
+        await participant.open()
+        try:
+            reply = await participant.handle(replace(CHARGE, command="nobody knows it"))
+            assert reply.answer == "failed"
+        finally:
+            await participant.close()
+    finally:
+        await side.execute("DROP OWNED BY till; DROP ROLE till")
+        await side.close()
 
 
 # ---------------------------------------------------------------------------- once

@@ -106,6 +106,8 @@ class CommandBook:
             pool_pre_ping=True,
         )
         async with self._begun() as (_, driver):
+            if await driver.fetchval("SELECT to_regclass('participant_command')") is not None:
+                return  # to make it "if not exists" takes the right to make tables
             await driver.execute("SELECT pg_advisory_xact_lock($1)", _CREATING)
             await driver.execute(sql("create_commands"))
 
