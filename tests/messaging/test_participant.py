@@ -174,6 +174,25 @@ async def test_a_role_that_may_create_nothing_uses_the_table_that_is_there(
         await side.close()
 
 
+async def test_a_pooler_that_shares_sessions_may_stand_before_the_database(
+    pooled_dsn: str,
+) -> None:
+    participant = Participant("p", topics=("t",), database_url=pooled_dsn, kafka="localhost:1")
+
+    @participant.command("limits", input=int, output=str)
+    async def limits(n: int, ctx: CommandContext, db: asyncpg.Connection[Any]) -> str:
+        await db.fetchval("SELECT $1::int", n)
+        return str(await db.fetchval("SHOW idle_in_transaction_session_timeout"))
+
+    await participant.open()
+    try:
+        commands = [replace(CHARGE, command="limits", command_id=f"{KEY}/{n}") for n in range(40)]
+        replies = await asyncio.gather(*map(participant.handle, commands))
+        assert {reply.output for reply in replies} == {'"35s"'}
+    finally:
+        await participant.close()
+
+
 # ---------------------------------------------------------------------------- once
 
 

@@ -6,6 +6,7 @@ import typing
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from orchestrator.adapters.postgres.callers import driver_of
 from orchestrator.adapters.postgres.pool import Connection, Database, PostgresSettings
+from orchestrator.adapters.postgres.pooler import engine_arguments
 from orchestrator.adapters.postgres.statements import sql
 from orchestrator.adapters.postgres.trouble import TROUBLE, in_our_words, unwrapped
 from orchestrator.errors import InvalidInputError
@@ -98,9 +100,11 @@ class CommandBook:
 
     async def open(self) -> None:
         """Make sure of the table. UnavailableError when the database cannot be reached."""
+        await self._database.look_for_pooler(aloud=False)
+        connect = partial(self._database.connect, "commands")
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
-            async_creator=lambda: self._database.connect("commands"),
+            connect_args=engine_arguments(connect, pooled=self._database.pooled),
             pool_size=self._size,
             max_overflow=0,
             pool_pre_ping=True,
@@ -139,7 +143,10 @@ class CommandBook:
             async with self._engine.begin() as connection:
                 # SQLAlchemy puts the BEGIN off until the first statement of its own.
                 await connection.exec_driver_sql("SELECT 1")
-                yield connection, await driver_of(connection)
+                driver = await driver_of(connection)
+                if (bounds := self._database.bounds()) is not None:
+                    await driver.execute(bounds)
+                yield connection, driver
         except (SQLAlchemyError, *TROUBLE) as error:
             raise in_our_words(unwrapped(error), self._database.where) from error
 
