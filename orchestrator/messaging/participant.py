@@ -36,7 +36,9 @@ from orchestrator.environment import KafkaEnvironment
 from orchestrator.errors import (
     DefinitionError,
     InvalidInputError,
+    Permanent,
     RejectedRecordError,
+    Retryable,
     UnavailableError,
 )
 from orchestrator.ports import Record
@@ -226,6 +228,9 @@ class Participant:
         except Exception as error:
             if page.was_ended:
                 raise _GoneError("the handler ended the transaction; that is left to us") from error
+            if not isinstance(error, Permanent | Retryable):
+                told = (command.command, command.command_id)
+                log.warning("command %s (%s) failed", *told, exc_info=error)
             return _failed(error, command.number)
         return Entry("done", command.number, text)
 

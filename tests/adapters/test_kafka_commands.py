@@ -8,7 +8,7 @@ import uuid
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from orchestrator.adapters.kafka import KafkaSettings, open_publisher
+from orchestrator.adapters.kafka import KafkaDeadLetters, KafkaSettings, open_publisher
 from orchestrator.adapters.kafka.commands import read_command, read_reply
 from orchestrator.errors import InvalidInputError
 from orchestrator.ports import FeedEvent, Mark
@@ -99,6 +99,8 @@ def test_a_value_that_cannot_be_recorded_is_no_command_and_no_reply(value: bytes
     [
         ({"command_id": "a\0b"}, "no NUL"),
         ({"command_id": "x" * 3_000}, "at most 2000 characters"),
+        ({"undoes": "x" * 3_000}, "at most 2000 characters"),
+        ({"intent": "redo"}, "there is no intent 'redo'"),
         ({"number": str(2**31)}, "there is no number"),
         ({"number": "-1"}, "there is no number"),
         ({"reply_to": "no topic"}, "is no name of a topic"),
@@ -113,9 +115,11 @@ def test_what_no_book_and_no_topic_can_hold_is_no_command(
 
 
 def test_what_a_reply_tells_of_a_failure_is_bounded() -> None:
+    headers = {**REPLY, "participant": "p" * 10_000}
     told = {"type": "T" * 10_000, "message": "m" * 10_000, "kinds": ["k" * 10_000] * 1_000}
     value = json.dumps(told)[:-1] + f', "retry_after": {10**400}}}'
-    reply = read_reply(value.encode(), [(name, text.encode()) for name, text in REPLY.items()])
+    reply = read_reply(value.encode(), [(name, text.encode()) for name, text in headers.items()])
+    assert len(reply.participant) == 100
     assert reply.failure is not None
     assert reply.failure.retry_after == 1e9
     assert len(json.dumps(reply.message())) < 20_000
@@ -133,3 +137,10 @@ def test_what_a_reply_tells_of_a_failure_is_bounded() -> None:
 def test_a_topic_of_replies_that_can_never_work_is_refused(topic: str, words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         KafkaSettings("k:1", reply_topic=topic)
+
+
+@pytest.mark.parametrize("topic", ["a b", "", "x" * 300])
+def test_a_topic_of_dead_letters_that_can_never_work_is_refused(topic: str) -> None:
+    """Else the first record that is rejected would be waited for, without end."""
+    with pytest.raises(InvalidInputError, match="is no name of a topic"):
+        KafkaDeadLetters(KafkaSettings("k:1"), topic, "group")

@@ -239,6 +239,19 @@ async def test_what_raises_leaves_nothing_behind_and_says_why(
     assert await desk.effects() == 0
 
 
+async def test_what_a_handler_did_not_mean_to_raise_is_in_the_log_of_its_service(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.raises = Permanent("no")
+    await desk.take(CHARGE)
+    assert not caplog.records
+    desk.raises = KeyError("cents")
+    await desk.take(replace(CHARGE, number=2))
+    [told] = caplog.records
+    assert told.getMessage() == f"command charge ({KEY}) failed"
+    assert told.exc_info is not None
+
+
 async def test_a_refused_command_that_comes_again_late_is_refused_again(desk: Desk) -> None:
     desk.raises = Permanent("no")
     await desk.take(CHARGE)

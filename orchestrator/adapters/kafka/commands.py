@@ -11,6 +11,7 @@ from urllib.parse import quote
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.kafka.outgoing import Headers, Outgoing
 from orchestrator.adapters.kafka.settings import checked_topic
+from orchestrator.domain.bounds import NAME_LIMIT
 from orchestrator.domain.events import Json, RemoteRequested
 from orchestrator.domain.exchange import RemoteCommand, RemoteReply, failure_from
 from orchestrator.errors import InvalidInputError
@@ -65,8 +66,8 @@ def read_command(value: bytes | None, headers: Headers) -> RemoteCommand:
     try:
         due = found.get("due_at")
         return RemoteCommand(
-            _id(found),
-            _needed(found, "intent"),
+            _id(_needed(found, "command_id")),
+            _intent(found),
             _needed(found, "ce_type"),
             _number(found),
             _json(value),
@@ -74,7 +75,7 @@ def read_command(value: bytes | None, headers: Headers) -> RemoteCommand:
             found.get("saga_name", ""),
             found.get("correlation_id", ""),
             found.get("traceparent", ""),
-            found.get("undoes", ""),
+            _id(found.get("undoes", "")),
             datetime.fromisoformat(due) if due else None,
         )
     except _WRONG as error:
@@ -120,13 +121,13 @@ def read_reply(value: bytes | None, headers: Headers) -> RemoteReply:
         if answer not in _WITH_OUTPUT and isinstance(given := json.loads(text), Mapping):
             failure = failure_from(given)
         return RemoteReply(
-            _id(found),
+            _id(_needed(found, "command_id")),
             found.get("intent") or "do",
             _number(found),
             answer,
             text if answer in _WITH_OUTPUT else None,
             failure,
-            found.get("participant", ""),
+            found.get("participant", "")[:NAME_LIMIT],
         )
     except _WRONG as error:
         raise InvalidInputError(f"this record is no reply: {_told(error)}") from error
@@ -160,8 +161,14 @@ def _no_number(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
 
 
-def _id(found: Mapping[str, str]) -> str:
-    command_id = _needed(found, "command_id")
+def _intent(found: Mapping[str, str]) -> str:
+    intent = _needed(found, "intent")
+    if intent not in ("do", "undo", "probe"):
+        raise ValueError(f"there is no intent {intent!r}; there are do, undo and probe")
+    return intent
+
+
+def _id(command_id: str) -> str:
     if len(command_id) > _ID_LIMIT or "\0" in command_id:
         raise ValueError(f"a command_id has at most {_ID_LIMIT} characters, and no NUL")
     return command_id

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from orchestrator.adapters.kafka.outgoing import Outgoing
 from orchestrator.adapters.kafka.sending import Sender, TooLargeError
-from orchestrator.adapters.kafka.settings import KafkaSettings
+from orchestrator.adapters.kafka.settings import KafkaSettings, checked_topic
 from orchestrator.ports import Record
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class KafkaDeadLetters:
     """orchestrator.ports.DeadLetters. The topic is made when the first record needs it."""
 
     def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
-        self.topic = topic
+        self.topic = checked_topic("the topic of dead letters", topic)
         self._group = group
         # The reason comes on top of the largest record that a topic may hold.
         room = settings.max_message_bytes + 8 * REASON_LIMIT
