@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import asyncpg
 import pytest
@@ -15,7 +19,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from orchestrator.messaging import CommandContext, Participant
 from tests.kafka_reader import Read, read_topic
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(280)]
 
 
 @dataclass
@@ -122,3 +126,42 @@ async def test_a_reply_that_its_topic_does_not_take_leaves_doubt_and_holds_up_no
     replies = await counter.replied(3)
     assert [reply.header["answer"] for reply in replies] == ["in_doubt", "unknown", "succeeded"]
     assert b"PayloadTooLargeError" in replies[0].value
+
+
+async def test_a_participant_frozen_in_a_command_adds_nothing_to_what_another_did(
+    counter: Counter,
+) -> None:
+    """It wakes up after its session, its turn and its partition have gone to another process."""
+    counter.create(counter.replies)
+    side = await asyncpg.connect(counter.dsn)
+    await side.execute("CREATE TABLE effect (who text, command_id text)")
+    counter.send("order", ce_type="charge")
+    counter.send("order", ce_type="charge", intent="probe", number="2")
+    one = await till(counter, "one")
+    two = None
+    try:
+        assert await asyncio.wait_for(one.stdout.readline(), 60) == b"inside\n"
+        one.send_signal(signal.SIGSTOP)
+        two = await till(counter, "two")
+        replies = await counter.replied(2, within=90)
+        assert [reply.header["answer"] for reply in replies] == ["succeeded", "happened"]
+        one.send_signal(signal.SIGCONT)
+        two.kill()
+        # Now the first one reads on: what it held is known, and what comes is done once.
+        counter.send("order", ce_type="charge")
+        replies = await counter.replied(3, within=90)
+        assert {reply.value for reply in replies} == {b'"two"'}
+        assert [row["who"] for row in await side.fetch("SELECT who FROM effect")] == ["two"]
+    finally:
+        for process in filter(None, (one, two)):
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        await side.close()
+
+
+async def till(counter: Counter, name: str) -> Any:
+    given = (counter.dsn, counter.servers, counter.commands, name)
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.messaging.frozen_till", *given, stdout=asyncio.subprocess.PIPE
+    )
