@@ -268,7 +268,9 @@ class Participant:
             if entry is not None and entry.standing == "in_doubt":
                 return self._says(command, "unknown")
             if entry is None or entry.standing != "void":
-                refused = Entry("refused", command.number)
+                # A probe may come again, behind what was sent after it.
+                number = max(command.number, entry.number if entry else 0)
+                refused = Entry("refused", number)
                 await page.write(command.command_id, command.command, refused)
         return self._says(command, "not_happened")
 

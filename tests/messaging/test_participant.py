@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -36,6 +37,7 @@ class Desk:
         self.refund_raises: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.inside = asyncio.Event()
+        self.calls = 0
 
     async def take(self, command: RemoteCommand) -> RemoteReply:
         return await self.participant.handle(command)
@@ -48,6 +50,7 @@ class Desk:
         @self.participant.command("charge", input=int, output=str)
         async def charge(cents: int, ctx: CommandContext, db: asyncpg.Connection[Any]) -> str:
             await db.execute("INSERT INTO effect VALUES ($1, $2)", "charge", ctx.idempotency_key)
+            self.calls += 1
             self.inside.set()
             if self.gate is not None:
                 await self.gate.wait()
@@ -60,6 +63,7 @@ class Desk:
             await db.execute(
                 text("INSERT INTO effect VALUES ('refund', :key)"), {"key": ctx.idempotency_key}
             )
+            self.calls += 1
             self.inside.set()
             if self.gate is not None:
                 await self.gate.wait()
@@ -336,6 +340,28 @@ async def test_an_undo_in_doubt_and_the_same_undo_without_doubt_at_once_are_one(
     assert await desk.effects("refund") == 1
 
 
+# ---------------------------------------------------------------------------- read again
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_what_was_read_and_is_read_again_calls_no_handler(desk: Desk, seed: int) -> None:
+    """From any point on, as after a crash; meanwhile handlers would do what they did not do before."""
+    chance = random.Random(seed)
+    sent: list[RemoteCommand] = []
+    for number in range(1, 9):
+        command = replace(chance.choice((CHARGE, CHARGE, PROBE, IN_DOUBT, REFUND)), number=number)
+        outcomes = (None, Permanent("no"), Retryable("busy"), TimeoutError("the bank is silent"))
+        desk.raises, desk.refund_raises = chance.choice(outcomes), chance.choice(outcomes)
+        await desk.take(command)
+        sent.append(command)
+    desk.raises = desk.refund_raises = None
+    calls = desk.calls
+    for _ in range(3):
+        for command in sent[chance.randrange(len(sent)) :]:
+            await desk.take(command)
+    assert desk.calls == calls
+
+
 # ---------------------------------------------------------------------------- bad manners
 
 
@@ -435,6 +461,20 @@ async def test_what_a_probe_says_did_not_happen_does_not_happen_late(desk: Desk)
 async def test_what_is_sent_after_the_probe_is_carried_out(desk: Desk) -> None:
     await desk.take(PROBE)
     assert (await desk.take(replace(CHARGE, number=3))).answer == "succeeded"
+
+
+async def test_an_old_probe_that_comes_again_lets_no_later_refusal_be_forgotten(
+    desk: Desk,
+) -> None:
+    """After a crash all that was read since the last commit is read again, in order."""
+    await desk.take(PROBE)
+    third = replace(CHARGE, number=3)
+    desk.raises = Retryable("busy")
+    assert (await desk.take(third)).answer == "failed"
+    desk.raises = None
+    again = [await desk.take(command) for command in (CHARGE, PROBE, third)]
+    assert [reply.answer for reply in again] == ["failed", "not_happened", "failed"]
+    assert await desk.effects() == 0
 
 
 async def test_a_probe_does_not_wait_for_a_command_that_still_runs(desk: Desk) -> None:
