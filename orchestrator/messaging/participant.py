@@ -34,6 +34,7 @@ from orchestrator.domain.outcomes import outcome_of
 from orchestrator.domain.signatures import annotation_of
 from orchestrator.environment import KafkaEnvironment
 from orchestrator.errors import (
+    BusyError,
     DefinitionError,
     InvalidInputError,
     Permanent,
@@ -228,6 +229,8 @@ class Participant:
         except Exception as error:
             if page.was_ended:
                 raise _GoneError("the handler ended the transaction; that is left to us") from error
+            if page.is_busy(error):
+                raise BusyError(f"command {command.command_id}: {error}") from error
             if not isinstance(error, Permanent | Retryable):
                 told = (command.command, command.command_id)
                 log.warning("command %s (%s) failed", *told, exc_info=error)

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from orchestrator import DefinitionError, Permanent, Retryable
 from orchestrator.domain.events import Json
 from orchestrator.domain.exchange import RemoteCommand, RemoteReply
+from orchestrator.errors import BusyError, UnavailableError
 from orchestrator.messaging import CommandContext, Participant
 
 KEY = "0190aaaa-0000-7000-8000-000000000000/order/1"
@@ -38,6 +39,7 @@ class Desk:
         self.gate: asyncio.Event | None = None
         self.inside = asyncio.Event()
         self.calls = 0
+        self.calm = False
 
     async def take(self, command: RemoteCommand) -> RemoteReply:
         return await self.participant.handle(command)
@@ -45,6 +47,14 @@ class Desk:
     async def effects(self, what: str = "charge") -> int:
         count: int = await self._side.fetchval("SELECT count(*) FROM effect WHERE what = $1", what)
         return count
+
+    async def end_sessions(self) -> int:
+        """End the participant's sessions at the server; how many there were."""
+        ended = await self._side.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'participant%' AND datname = current_database()"
+        )
+        return len(ended)
 
     def declare(self) -> None:
         @self.participant.command("charge", input=int, output=str)
@@ -80,7 +90,13 @@ class Desk:
 
         @self.participant.command("limits", input=int, output=str)
         async def limits(_: int, ctx: CommandContext, db: asyncpg.Connection[Any]) -> str:
-            return str(await db.fetchval("SHOW idle_in_transaction_session_timeout"))
+            names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
+            return " ".join([str(await db.fetchval(f"SHOW {name}")) for name in names])
+
+        @self.participant.command("troubled", input=str, output=type(None))
+        async def troubled(state: str, ctx: CommandContext, db: AsyncSession) -> None:
+            if not self.calm:
+                await db.execute(text(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$"))
 
 
 def behave_badly(participant: Participant) -> None:
@@ -362,6 +378,34 @@ async def test_what_was_read_and_is_read_again_calls_no_handler(desk: Desk, seed
     assert desk.calls == calls
 
 
+@pytest.mark.parametrize("command", [CHARGE, REFUND], ids=["asyncpg", "sqlalchemy"])
+async def test_a_database_that_goes_away_under_a_handler_is_no_answer(
+    desk: Desk, command: RemoteCommand
+) -> None:
+    what = command.command
+    desk.gate = asyncio.Event()
+    running = asyncio.create_task(desk.take(command))
+    await asyncio.wait_for(desk.inside.wait(), 10)
+    assert await desk.end_sessions() > 0
+    desk.gate.set()
+    with pytest.raises(UnavailableError):
+        await asyncio.wait_for(running, 10)
+    assert await desk.effects(what) == 0
+    async with asyncio.timeout(10):
+        assert (await desk.take(command)).answer == "succeeded"
+    assert await desk.effects(what) == 1
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01", "53200"])
+async def test_a_database_that_is_busy_fails_no_command(desk: Desk, state: str) -> None:
+    """A deadlock, or a conflict of two transactions: to do it again is all that is needed."""
+    troubled = replace(CHARGE, command="troubled", payload=Json(f'"{state}"'))
+    with pytest.raises(BusyError):
+        await desk.take(troubled)
+    desk.calm = True
+    assert (await desk.take(troubled)).answer == "succeeded"
+
+
 # ---------------------------------------------------------------------------- bad manners
 
 
@@ -384,7 +428,7 @@ async def test_a_handler_may_take_longer_than_a_transaction_may_rest(
     """The server ends transactions in which nobody says anything."""
     limits = replace(CHARGE, command="limits")
     found = await desk.participant.handle(limits)
-    assert found.output == '"35s"', "longer than a handler may take"
+    assert found.output == '"35s 35s 35s"', "longer than a handler may take"
 
 
 async def test_a_handler_whose_work_was_cancelled_by_others_does_not_end_the_caller(

@@ -22,6 +22,9 @@ from orchestrator.errors import InvalidInputError
 
 _SPARE = 5.0
 
+_BUSY = ("40", "53")
+"""Deadlocks and conflicts of transactions, and a server that is short of something."""
+
 _CREATING = 5_417_000
 """The advisory lock under which the table is made: two at once would trip over each other."""
 
@@ -60,6 +63,12 @@ class Page:
         """Whether a handler ended the transaction: what it wrote may be committed."""
         return not self._driver.is_closed() and not self._driver.is_in_transaction()
 
+    @staticmethod
+    def is_busy(error: Exception) -> bool:
+        """Whether the database, and not the handler, is at fault: do it again."""
+        cause = unwrapped(error)
+        return isinstance(cause, asyncpg.PostgresError) and (cause.sqlstate or "")[:2] in _BUSY
+
     async def drop(self) -> None:
         """Throw the connection away: nothing of this transaction is ever committed."""
         await self._connection.invalidate()
@@ -92,6 +101,7 @@ class CommandBook:
         settings = PostgresSettings(
             application_name="participant",
             command_timeout=timeout + _SPARE,
+            lock_timeout=timeout + _SPARE,
             idle_in_transaction_timeout=timeout + _SPARE,
         )
         self._database = Database(dsn, settings)
