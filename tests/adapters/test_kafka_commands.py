@@ -87,7 +87,9 @@ COMMAND = {"command_id": f"{SAGA}/order/0", "intent": "do", "ce_type": "a", "rep
 REPLY = {"command_id": f"{SAGA}/order/0", "answer": "failed"}
 
 
-@pytest.mark.parametrize("value", [DEEP, b"NaN", b'{"a": -Infinity}', b"\xff"])
+@pytest.mark.parametrize(
+    "value", [DEEP, b"[" * 600 + b"]" * 600, b"NaN", b'{"a": -Infinity}', b"\xff"]
+)
 def test_a_value_that_cannot_be_recorded_is_no_command_and_no_reply(value: bytes) -> None:
     for read, told in ((read_command, COMMAND), (read_reply, REPLY)):
         with pytest.raises(InvalidInputError, match="this record is no"):
@@ -112,6 +114,14 @@ def test_what_no_book_and_no_topic_can_hold_is_no_command(
 ) -> None:
     with pytest.raises(InvalidInputError, match=words):
         read_command(b"1", [(name, text.encode()) for name, text in (COMMAND | change).items()])
+
+
+def test_half_a_character_in_a_failure_is_no_reason_to_drop_it() -> None:
+    """As a service writes it that cuts a message after so many units of UTF-16."""
+    value = b'{"type": "Declined", "message": "no \\ud83d"}'
+    reply = read_reply(value, [(name, text.encode()) for name, text in REPLY.items()])
+    assert reply.failure is not None
+    assert reply.failure.message == "no \ud83d"
 
 
 def test_what_a_reply_tells_of_a_failure_is_bounded() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +24,7 @@ _WITH_OUTPUT = frozenset({"succeeded", "happened"})
 _ANSWERS = _WITH_OUTPUT | {"failed", "in_doubt", "not_happened", "unknown", "busy"}
 _WRONG = (ValueError, KeyError, RecursionError, InvalidInputError)
 _ID_LIMIT = 2_000
+_DEEPEST = 500
 _MOST = 2**31 - 1
 """What a column for a number holds."""
 
@@ -152,9 +153,18 @@ def _check_answer(answer: str) -> None:
 
 def _json(value: bytes | None) -> Json:
     text = Json((value or b"null").decode())
-    json.loads(text, parse_constant=_no_number)
-    _CODEC.decode(text, Any)  # not nested deeper than what can be recorded
-    return text
+    parts = [json.loads(text, parse_constant=_no_number)]
+    # What is nested as deep as can be read here could not be read where more is under way.
+    for _ in range(_DEEPEST):
+        if not (parts := [below for part in parts for below in _below(part)]):
+            return text
+    raise ValueError(f"the value is nested deeper than {_DEEPEST} levels")
+
+
+def _below(part: object) -> Iterable[object]:
+    if isinstance(part, dict):
+        return part.values()
+    return part if isinstance(part, list) else ()
 
 
 def _no_number(word: str) -> None:
