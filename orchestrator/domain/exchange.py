@@ -93,9 +93,9 @@ R = TypeVar("R", "RemoteReply", RemoteReplied)
 
 
 def without_output(reply: R, problem: str) -> R:
-    """*reply* without its output, which is too large; of what it says, only the rest is known."""
+    """*reply* without its output, which cannot be kept; of what it says, only the rest is known."""
     if reply.intent == "undo" and reply.answer == "succeeded":
         return replace(reply, output=None)
     answer = {"succeeded": "in_doubt", "happened": "unknown"}.get(reply.answer, reply.answer)
-    failure = Failure("PayloadTooLargeError", problem[:2_000], permanent=True)
+    failure = Failure("UnrecordableError", problem[:2_000], permanent=True)
     return replace(reply, answer=answer, output=None, failure=failure)

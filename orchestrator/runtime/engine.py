@@ -454,7 +454,10 @@ class Engine:
         """A reply that nobody waits for is no news: it was heard before, or came too late."""
         reply = hear_reply(run.state, message.payload, actor=message.actor, seq=message.seq)
         if reply is not None:
-            if (problem := self._journal.problem(reply)) is not None:
+            problem = self._journal.problem(reply)
+            if problem is None and reply.output is not None:
+                problem = self._problem(reply.output, Any)
+            if problem is not None:
                 # Recorded or not, it is read: an instance must not fail on it again and again.
                 reply = without_output(reply, problem)
             run.note(reply)

@@ -125,7 +125,7 @@ async def test_a_reply_that_its_topic_does_not_take_leaves_doubt_and_holds_up_no
     serve()
     replies = await counter.replied(3)
     assert [reply.header["answer"] for reply in replies] == ["in_doubt", "unknown", "succeeded"]
-    assert b"PayloadTooLargeError" in replies[0].value
+    assert b"UnrecordableError" in replies[0].value
 
 
 async def test_a_participant_frozen_in_a_command_adds_nothing_to_what_another_did(

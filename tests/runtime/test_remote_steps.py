@@ -71,6 +71,17 @@ async def test_it_leaves_memory_until_a_reply_comes_that_counts_once(on_stage: S
         assert (seen["RemoteRequested"], seen["RemoteReplied"], seen["StepSucceeded"]) == (1, 1, 2)
 
 
+async def test_a_reply_with_half_a_character_does_not_spoil_the_history(on_stage: Stage) -> None:
+    """JSON may hold it, and no text can: what is recorded has to be readable for ever."""
+    async with on_stage.worker(asked, park_after=0.0) as orchestrator:
+        handle = await orchestrator.start(asked, 5)
+        await on_stage.has(handle, "RemoteRequested")
+        place = f"{handle.saga_id}/asked/0"
+        half = RemoteReply(place, "do", 1, "succeeded", Json('"\\ud83d"'), None, "p")
+        assert await orchestrator.take_reply(half) is Reply.ACCEPTED
+        await on_stage.has(handle, "StepInDoubt")
+
+
 @pytest.mark.parametrize("answer", ["succeeded", "happened"])
 async def test_a_reply_too_large_to_be_recorded_leaves_doubt_and_a_way_out(
     on_stage: Stage, answer: str
