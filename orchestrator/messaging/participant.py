@@ -21,7 +21,7 @@ from orchestrator.adapters.kafka.sending import Sender, TooLargeError
 from orchestrator.adapters.kafka.settings import KafkaSettings
 from orchestrator.adapters.postgres.command_book import CommandBook, Entry, Page, is_handle
 from orchestrator.adapters.telemetry import SilentTelemetry
-from orchestrator.domain.bounds import checked_name
+from orchestrator.domain.bounds import checked_count, checked_duration, checked_name
 from orchestrator.domain.commands import InDoubt
 from orchestrator.domain.events import Failure, Json
 from orchestrator.domain.exchange import (
@@ -117,12 +117,15 @@ class Participant:
     ) -> None:
         self.name = checked_name(name, "participant")
         self.topics = _checked_topics(topics)
+        place = f"participant {name!r}"
+        checked_count(concurrency, f"{place}: concurrency")
+        limit = checked_duration(handler_timeout, f"{place}: handler_timeout").total_seconds()
         self._kafka = _settings(kafka)
         self._group = f"participant.{self.name}"
         self._dead_letters = dead_letters or f"{self._group}.dead-letters"
         self._options = ConsumerSettings(concurrency=concurrency, create_topics=True)
-        self._handler_timeout = handler_timeout
-        self._book = CommandBook(database_url, size=concurrency, timeout=handler_timeout)
+        self._handler_timeout = limit
+        self._book = CommandBook(database_url, size=concurrency, timeout=limit)
         self._codec = JsonCodec()
         self._known: dict[str, _Known] = {}
 

@@ -557,6 +557,12 @@ def test_a_command_has_one_handler_with_a_handle_that_can_be_given() -> None:
         other(plain)
 
 
+@pytest.mark.parametrize("wrong", [{"concurrency": 0}, {"handler_timeout": 0}])
+def test_a_participant_that_could_never_do_anything_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match="participant 'p'"):
+        Participant("p", topics=("t",), database_url="postgresql://x", kafka="k:1", **wrong)
+
+
 @pytest.mark.parametrize("topics", ["payments.commands", ()])
 def test_topics_are_a_tuple_of_names(topics: Any) -> None:
     with pytest.raises(DefinitionError, match="topics is a tuple of names"):
