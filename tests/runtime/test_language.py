@@ -43,6 +43,7 @@ from orchestrator import (
 from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.memory.store import MemoryDatabase
 from orchestrator.adapters.telemetry import SilentTelemetry
+from orchestrator.domain.events import Json
 
 pytestmark = pytest.mark.filterwarnings("ignore::orchestrator.DefinitionWarning")
 
@@ -313,6 +314,27 @@ async def test_an_operator_resolves_a_step_in_doubt() -> None:
         await service.resolve(handle.saga_id, "b", happened=False, actor="ann")
         await status_of(handle, Status.COMPENSATED)
     assert world.done == ["a", "b", "-a:1"]
+
+
+@pytest.mark.parametrize("output", ["not JSON", "[1", '"\\ud83d"'])
+async def test_what_no_history_can_hold_resolves_no_step_of_a_flow(output: str) -> None:
+    world = World(fails={"b": [TimeoutError()]})
+    a, b = act("a"), act("b")
+
+    @flow
+    async def code(n: int, f: Flow) -> int:
+        return await f.run(b, await f.run(a, n))
+
+    saga = Saga("s", 1, code)
+    async with at_work(world, saga) as service:
+        handle = await service.start(saga, 1)
+        await status_of(handle, Status.STUCK)
+        await service.resolve(handle.saga_id, "b", happened=True, output=Json(output), actor="ann")
+        async with asyncio.timeout(20):
+            while "ActionRefused" not in [entry.type async for entry in handle.history()]:
+                await asyncio.sleep(0.01)
+        await service.resolve(handle.saga_id, "b", happened=True, output=Json("5"), actor="ann")
+        assert await handle.result(within=20) == 5
 
 
 async def test_an_operator_skips_or_retries_a_compensation() -> None:
