@@ -14,7 +14,8 @@ if TYPE_CHECKING:
         create_tables,
     )
     from orchestrator.messaging.consumer import EventConsumer
-    from orchestrator.messaging.participant import CommandContext, Participant
+    from orchestrator.messaging.handlers import CommandContext
+    from orchestrator.messaging.participant import Participant
 
 __all__ = [
     "CommandContext",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
-    "CommandContext": "orchestrator.messaging.participant",
+    "CommandContext": "orchestrator.messaging.handlers",
     "ConsumerSettings": "orchestrator.adapters.kafka",
     "EventConsumer": "orchestrator.messaging.consumer",
     "ParkedEvent": "orchestrator.adapters.postgres.consumed",
