@@ -32,6 +32,7 @@ from orchestrator.domain.messages import hear, hear_reply
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.domain.planning import CUT_OFF, earliest
 from orchestrator.domain.saga import Child, Saga, walk
+from orchestrator.domain.state import SagaState
 from orchestrator.errors import (
     EventTooLargeError,
     HistoryError,
@@ -161,19 +162,37 @@ class Engine:
 
     async def _put_aside(self, claim: Claim, why: str) -> None:
         """Park what cannot be gone on with as stuck; or end it, where a person has said so."""
+        facts: list[Event] = []
+        status, seen = Status.STUCK, claim.inbox_seen
         for message in await self._store.inbox.read(claim.saga_id, claim.inbox_seen):
-            if message.kind != MessageKind.TERMINATE:
-                continue
             reason = str(message.payload.get("reason", ""))
-            children = await self._kin.children_of(claim.saga_id)
-            await self._kin.terminate(children, claim.saga_id, reason)
-            ended = ev.SagaTerminated(message.actor, reason, message.seq)
-            record = partial(self._journal.put_aside, claim, ended, Status.TERMINATED, message.seq)
-            await self._tell_round(claim, Status.TERMINATED, record)
-            return
-        log.error("saga %s is stuck: %s", claim.saga_id, why)
-        stuck = ev.SagaStuck("", "", why)
-        await self._journal.put_aside(claim, stuck, Status.STUCK, claim.inbox_seen)
+            if message.kind == MessageKind.UNDO:
+                facts.append(await self._hear_undo(claim, message))
+                seen = message.seq
+                if isinstance(facts[-1], ev.ActionRefused):
+                    status = Status.COMPLETED
+                    break
+            elif message.kind == MessageKind.TERMINATE:
+                children = await self._kin.children_of(claim.saga_id)
+                await self._kin.terminate(children, claim.saga_id, reason)
+                facts.append(ev.SagaTerminated(message.actor, reason, message.seq))
+                status, seen = Status.TERMINATED, message.seq
+                break
+        if status is Status.STUCK:
+            log.error("saga %s is stuck: %s", claim.saga_id, why)
+            facts.append(ev.SagaStuck("", "", why))
+        record = partial(self._journal.put_aside, claim, facts, status, seen)
+        await (record() if status is Status.STUCK else self._tell_round(claim, status, record))
+
+    async def _hear_undo(self, claim: Claim, message: Message) -> Event:
+        """Only what is done is asked for this, and no other fact may follow its end."""
+        row = await self._store.reads.get(claim.saga_id)
+        pivoted = row is not None and row.pivoted
+        state = SagaState(claim.saga_id, Status.COMPLETED, pivoted=pivoted)
+        return hear(
+            self._sagas[claim.name, claim.version], state, message.kind, message.payload,
+            actor=message.actor, seq=message.seq, running=(), check=self._problem,
+        )  # fmt: skip
 
     def _is_poison(self, claim: Claim) -> bool:
         return times_begun(claim.claims) > self._claim_limit
