@@ -169,13 +169,13 @@ class Journal:
         self, claim: Claim, events: Sequence[Event], status: Status, inbox_seen: int
     ) -> None:
         """Record, before any effect, what becomes of a history that cannot be gone on with."""
-        known = await self._store.events.read(claim.saga_id)
-        head, last = claim.head, known[-1].hash if known else genesis(claim.saga_id)
+        known = await self._store.events.read(claim.saga_id, max(claim.head - 1, 0))
+        previous = known[-1].hash if known else genesis(claim.saga_id)
         meta = meta_of(json.loads(claim.context))
-        rows = self._chained(claim, meta, head, last, events)
+        rows = self._chained(claim, meta, claim.head, previous, events)
         await self._recorder.append(
             Append(
-                claim.saga_id, self._owner, claim.epoch, head, rows, status, None,
+                claim.saga_id, self._owner, claim.epoch, claim.head, rows, status, None,
                 None, inbox_seen, if_inbox=False,
             )
         )  # fmt: skip
