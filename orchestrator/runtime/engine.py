@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -123,6 +124,10 @@ class Engine:
         Raises OwnershipLostError when an append was refused, UnavailableError (or
         UnknownOutcomeError) when the database was away; nothing in memory is of use then.
         """
+        if claim.head and self._is_poison(claim):
+            # Its history is not read: that may be the very thing that its workers die of.
+            await self._put_aside(claim, _in_vain(claim))
+            return
         try:
             run = await load(self._store, self._codec, self._sagas, claim)
         except HistoryError as error:
@@ -135,8 +140,7 @@ class Engine:
             if self._is_poison(claim):
                 await self._read_inbox(run)
                 if run.state.status not in ENDED:
-                    why = f"claimed {times_begun(claim.claims)} times without one new event"
-                    run.note(ev.SagaStuck("", "", f"{why}; its workers may have died"))
+                    run.note(ev.SagaStuck("", "", _in_vain(claim)))
             await self._carry(run)
         except _PlanError as error:
             await self._leave_unplanned(run, error)
@@ -449,7 +453,7 @@ class Engine:
                 message.payload,
                 actor=message.actor,
                 seq=message.seq,
-                running=tuple(sorted(run.under_way)),
+                running=self._under_way(run, message),
                 check=self._problem,
             )
             if isinstance(event, ev.SagaTerminated):
@@ -467,6 +471,18 @@ class Engine:
                     # What is tried again had come to its end.
                     self._forget_suspects(run, event.node)
         run.inbox_seq = max(run.inbox_seq, run.inbox_read)
+
+    def _under_way(self, run: Running, message: Message) -> tuple[str, ...]:
+        """The steps that a cancel may find begun; of one that is stuck, once it is freed."""
+        seen = run
+        if run.state.status is Status.STUCK and message.kind == MessageKind.CANCEL:
+            seen = replace(run, state=deepcopy(run.state), fresh=[], flows={})
+            seen.state.status = run.state.before_stuck
+            seen.begin()
+            self._suspect(seen)
+            for flow in seen.flows.values():
+                flow.close()
+        return tuple(sorted(seen.under_way))
 
     def _hear_reply(self, run: Running, message: Message) -> None:
         """A reply that nobody waits for is no news: it was heard before, or came too late."""
@@ -602,6 +618,11 @@ def _planning(run: Running) -> Iterator[None]:
             f"raised {type(error).__name__}: {failure_of(error).message}; mend it, then: "
             "saga resume ID"
         ) from error
+
+
+def _in_vain(claim: Claim) -> str:
+    times = times_begun(claim.claims)
+    return f"claimed {times} times without one new event; its workers may have died"
 
 
 def _has_watches(next_: Plan) -> bool:

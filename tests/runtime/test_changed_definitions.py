@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from datetime import timedelta
 
 import pytest
 
@@ -104,6 +106,24 @@ async def test_one_that_has_not_begun_is_begun_by_the_code_it_was_started_with(
     async with on_stage.worker(version(one >> two)):
         await on_stage.orchestrator.resume(handle.saga_id, "old code", actor="ann")
         assert await handle.result(within=20) == 3
+
+
+async def test_a_cancel_that_came_before_the_wrong_code_counts_once_the_old_code_is_back(
+    on_stage: Stage,
+) -> None:
+    handle = await on_stage.start(version(one >> two))
+    queue, fleet = on_stage.app.store.queue, on_stage.app.store.fleet
+    owner = str(uuid.uuid4())
+    await fleet.join(owner, "doomed", timedelta(minutes=1))
+    assert len(await queue.claim(owner, 1, [("changing", 1)])) == 1
+    await handle.cancel("not wanted", actor="ann")
+    await fleet.leave(owner)
+    async with on_stage.worker(version(other >> two)):
+        await on_stage.stands(handle, Status.STUCK)
+    async with on_stage.worker(version(one >> two)):
+        await on_stage.orchestrator.resume(handle.saga_id, "old code", actor="ann")
+        assert await on_stage.orchestrator.wait(handle.saga_id, within=20) is Status.COMPENSATED
+    assert on_stage.diary.of(handle.saga_id)[-1:] == ["-one"], "its dead owner may have done it"
 
 
 def family(body: Primitive[int, int]) -> Saga[int, int]:

@@ -19,6 +19,7 @@ from orchestrator.adapters.memory import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.errors import BusyError, UnavailableError
 from orchestrator.ports import Claim, Definition, Held, Store
+from tests.contract.given import Given
 from tests.doomed import begin
 
 QUICK = WorkerSettings(
@@ -500,6 +501,32 @@ async def test_what_was_claimed_in_vain_too_often_is_stuck_before_anything_runs(
         assert diary.did == []
         await orchestrator.resume(saga_id, "the worker was mended", actor="ann")
         assert await orchestrator.wait(saga_id, within=10) is Status.COMPLETED
+
+
+class Heavy(Part):
+    """A log with histories that no worker lives to read to their end."""
+
+    async def read(self, saga_id: str, after: int = 0) -> Any:
+        if after == 0:
+            await asyncio.Event().wait()
+        return await self._inner.read(saga_id, after)
+
+
+async def test_what_was_claimed_in_vain_too_often_is_stuck_before_its_history_is_read(
+    store: Store, diary: Diary
+) -> None:
+    given = Given(store)
+    saga_id = await claimed_in_vain(store, 1)
+    owner = await given.worker()
+    [claim] = await store.queue.claim(owner, 1, [("short", 1)])
+    assert saga_id in await store.events.append([given.append(owner, claim, 2)])
+    for _ in range(WorkerSettings().claim_limit):
+        await store.queue.release(owner, [saga_id])
+        await begin(store, owner, [("short", 1)])
+    await store.queue.release(owner, [saga_id])
+    async with working(changed(store, events=Heavy(store.events)), diary) as orchestrator:
+        assert await orchestrator.wait(saga_id, within=5) is Status.STUCK
+    assert [row.version for row in await store.events.read(saga_id)] == [1, 2, 3]
 
 
 async def test_what_its_dead_owners_never_began_is_not_held_against_it(
