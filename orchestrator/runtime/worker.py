@@ -81,6 +81,10 @@ class WorkerSettings:
             )
         if self.slots < 1:
             raise InvalidInputError(f"slots is {self.slots}; a worker needs at least one")
+        if self.claim_limit < 1:
+            raise InvalidInputError(
+                f"claim_limit is {self.claim_limit}; below 1 all would be parked at their first claim"
+            )
 
 
 class Worker:
