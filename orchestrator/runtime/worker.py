@@ -484,6 +484,7 @@ class _Shift:
         # What runs on after others have its instance would overlap with them.
         if left := set(self._executor.abandoned):
             await asyncio.wait(left, timeout=_LAST_WORDS)
+        self._executor.close()
         await self._recorder.close()
         try:
             await self._store.fleet.leave(self.id)

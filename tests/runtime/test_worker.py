@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -340,6 +341,34 @@ async def test_a_worker_that_is_cancelled_leaves_no_task_behind(store: Store, di
     await asyncio.wait({running})
 
     await until(lambda: asyncio.all_tasks() <= before)
+
+
+@step
+def count_up(n: int, ctx: WorkflowContext) -> int:
+    return n + 1
+
+
+counting = Saga("counting", version=1, body=count_up)
+
+
+async def test_a_worker_that_begins_anew_leaves_no_threads_behind(store: Store) -> None:
+    def threads() -> int:
+        return sum(thread.name == "step" for thread in threading.enumerate())
+
+    before = threads()
+    worker = Worker(store, JsonCodec(), SilentTelemetry(), [counting], {}, QUICK)
+    orchestrator = Orchestrator(store, JsonCodec(), SilentTelemetry(), [counting])
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    for n in range(10):
+        assert await (await orchestrator.start(counting, n)).result(within=5) == n + 1
+        [member] = await store.fleet.members()
+        await store.fleet.leave(member.worker_id)
+    stop.set()
+    await running
+    await orchestrator.close()
+
+    await until(lambda: threads() <= before)
 
 
 # ---------------------------------------------------------------------------- a disk that is full
