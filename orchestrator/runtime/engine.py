@@ -168,7 +168,8 @@ class Engine:
         """Park what cannot be gone on with as stuck; or end it, where a person has said so."""
         facts: list[Event] = []
         status, seen = Status.STUCK, claim.inbox_seen
-        for message in await self._store.inbox.read(claim.saga_id, claim.inbox_seen):
+        messages = await self._store.inbox.read(claim.saga_id, claim.inbox_seen)
+        for message in messages:
             reason = str(message.payload.get("reason", ""))
             if message.kind == MessageKind.UNDO:
                 facts.append(await self._hear_undo(claim, message))
@@ -185,7 +186,10 @@ class Engine:
         if status is Status.STUCK:
             log.error("saga %s is stuck: %s", claim.saga_id, why)
             facts.append(ev.SagaStuck("", "", why))
-        record = partial(self._journal.put_aside, claim, facts, status, seen)
+        # Where nothing stays unread, what comes meanwhile is looked at first: perhaps it ends it.
+        newest = max([claim.inbox_seq, *(message.seq for message in messages)])
+        alone = status is Status.STUCK and newest <= seen
+        record = partial(self._journal.put_aside, claim, facts, status, seen, if_inbox=alone)
         await (record() if status is Status.STUCK else self._tell_round(claim, status, record))
 
     async def _hear_undo(self, claim: Claim, message: Message) -> Event:

@@ -166,7 +166,13 @@ class Journal:
         self._store.hints.poke(ENDS)
 
     async def put_aside(
-        self, claim: Claim, events: Sequence[Event], status: Status, inbox_seen: int
+        self,
+        claim: Claim,
+        events: Sequence[Event],
+        status: Status,
+        inbox_seen: int,
+        *,
+        if_inbox: bool,
     ) -> None:
         """Record, before any effect, what becomes of a history that cannot be gone on with."""
         known = await self._store.events.read(claim.saga_id, max(claim.head - 1, 0))
@@ -176,7 +182,7 @@ class Journal:
         await self._recorder.append(
             Append(
                 claim.saga_id, self._owner, claim.epoch, claim.head, rows, status, None,
-                None, inbox_seen, if_inbox=False,
+                None, inbox_seen, if_inbox=if_inbox,
             )
         )  # fmt: skip
         self._telemetry.recorded(claim.name, claim.saga_id, events, meta)

@@ -532,6 +532,20 @@ async def test_what_was_claimed_in_vain_too_often_is_stuck_before_anything_runs(
         assert await orchestrator.wait(saga_id, within=10) is Status.COMPLETED
 
 
+async def begun_in_vain(store: Store) -> str:
+    """An instance that went on once, and then had owners that all died as soon as they began it."""
+    given = Given(store)
+    saga_id = await claimed_in_vain(store, 1)
+    owner = await given.worker()
+    [claim] = await store.queue.claim(owner, 1, [("short", 1)])
+    assert saga_id in await store.events.append([given.append(owner, claim, 2)])
+    for _ in range(WorkerSettings().claim_limit):
+        await store.queue.release(owner, [saga_id])
+        await begin(store, owner, [("short", 1)])
+    await store.queue.release(owner, [saga_id])
+    return saga_id
+
+
 class Heavy(Part):
     """A log with histories that no worker lives to read to their end."""
 
@@ -544,18 +558,38 @@ class Heavy(Part):
 async def test_what_was_claimed_in_vain_too_often_is_stuck_before_its_history_is_read(
     store: Store, diary: Diary
 ) -> None:
-    given = Given(store)
-    saga_id = await claimed_in_vain(store, 1)
-    owner = await given.worker()
-    [claim] = await store.queue.claim(owner, 1, [("short", 1)])
-    assert saga_id in await store.events.append([given.append(owner, claim, 2)])
-    for _ in range(WorkerSettings().claim_limit):
-        await store.queue.release(owner, [saga_id])
-        await begin(store, owner, [("short", 1)])
-    await store.queue.release(owner, [saga_id])
+    saga_id = await begun_in_vain(store)
     async with working(changed(store, events=Heavy(store.events)), diary) as orchestrator:
         assert await orchestrator.wait(saga_id, within=5) is Status.STUCK
     assert [row.version for row in await store.events.read(saga_id)] == [1, 2, 3]
+
+
+class Overtaken(Part):
+    """An inbox into which a message comes right after it was read."""
+
+    def __init__(self, inner: Any, send: Callable[[], Any]) -> None:
+        super().__init__(inner)
+        self._send = [send]
+
+    async def read(self, saga_id: str, after: int) -> Any:
+        found = await self._inner.read(saga_id, after)
+        if self._send:
+            await self._send.pop()()
+        return found
+
+
+async def test_a_terminate_that_comes_while_it_is_parked_is_obeyed(
+    store: Store, diary: Diary
+) -> None:
+    saga_id = await begun_in_vain(store)
+    sender = Orchestrator(store, JsonCodec(), SilentTelemetry(), SAGAS)
+    inbox = Overtaken(store.inbox, lambda: sender.terminate(saga_id, "enough", actor="ann"))
+    async with working(changed(store, inbox=inbox), diary) as orchestrator:
+        await until(lambda: not inbox._send)
+        async with asyncio.timeout(5):
+            while await (await orchestrator.handle(saga_id)).status() is not Status.TERMINATED:
+                await asyncio.sleep(0.01)
+    await sender.close()
 
 
 async def test_what_its_dead_owners_never_began_is_not_held_against_it(
