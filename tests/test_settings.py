@@ -114,6 +114,12 @@ def test_a_worker_takes_no_time_that_is_none(name: str, value: float) -> None:
         WorkerSettings(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["slots", "claim_limit"])
+def test_a_worker_that_would_carry_nothing_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name} is 0"):
+        WorkerSettings(**{name: 0})
+
+
 @pytest.mark.parametrize("value", [0, 0.0009, -1, math.inf, math.nan])
 def test_a_database_is_given_no_limit_that_means_none(value: float) -> None:
     with pytest.raises(InvalidInputError, match="command_timeout is"):

@@ -372,7 +372,8 @@ def _history_limit(state: SagaState, event: ev.HistoryLimitReached) -> None:
 
 def _cancel_requested(state: SagaState, event: ev.CancelRequested) -> None:
     _heard(state, event)
-    stuck_forward = state.status is Status.STUCK and state.before_stuck is Status.RUNNING
+    before = state.before_stuck in (Status.PENDING, Status.RUNNING)
+    stuck_forward = state.status is Status.STUCK and before
     if (state.status is Status.RUNNING or stuck_forward) and state.cancel is None:
         state.cancel = event
         _halt(state, f"cancelled: {event.reason}", event.running)

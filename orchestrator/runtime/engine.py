@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -33,6 +34,7 @@ from orchestrator.domain.messages import hear, hear_reply
 from orchestrator.domain.outcomes import failure_of
 from orchestrator.domain.planning import CUT_OFF, earliest
 from orchestrator.domain.saga import Child, Saga, walk
+from orchestrator.domain.state import SagaState
 from orchestrator.errors import (
     EventTooLargeError,
     HistoryError,
@@ -123,6 +125,10 @@ class Engine:
         Raises OwnershipLostError when an append was refused, UnavailableError (or
         UnknownOutcomeError) when the database was away; nothing in memory is of use then.
         """
+        if claim.head and self._is_poison(claim):
+            # Its history is not read: that may be the very thing that its workers die of.
+            await self._put_aside(claim, _in_vain(claim))
+            return
         try:
             run = await load(self._store, self._codec, self._sagas, claim)
         except HistoryError as error:
@@ -135,8 +141,7 @@ class Engine:
             if self._is_poison(claim):
                 await self._read_inbox(run)
                 if run.state.status not in ENDED:
-                    why = f"claimed {times_begun(claim.claims)} times without one new event"
-                    run.note(ev.SagaStuck("", "", f"{why}; its workers may have died"))
+                    run.note(ev.SagaStuck("", "", _in_vain(claim)))
             await self._carry(run)
         except _PlanError as error:
             await self._leave_unplanned(run, error)
@@ -162,19 +167,41 @@ class Engine:
 
     async def _put_aside(self, claim: Claim, why: str) -> None:
         """Park what cannot be gone on with as stuck; or end it, where a person has said so."""
-        for message in await self._store.inbox.read(claim.saga_id, claim.inbox_seen):
-            if message.kind != MessageKind.TERMINATE:
-                continue
+        facts: list[Event] = []
+        status, seen = Status.STUCK, claim.inbox_seen
+        messages = await self._store.inbox.read(claim.saga_id, claim.inbox_seen)
+        for message in messages:
             reason = str(message.payload.get("reason", ""))
-            children = await self._kin.children_of(claim.saga_id)
-            await self._kin.terminate(children, claim.saga_id, reason)
-            ended = ev.SagaTerminated(message.actor, reason, message.seq)
-            record = partial(self._journal.put_aside, claim, ended, Status.TERMINATED, message.seq)
-            await self._tell_round(claim, Status.TERMINATED, record)
-            return
-        log.error("saga %s is stuck: %s", claim.saga_id, why)
-        stuck = ev.SagaStuck("", "", why)
-        await self._journal.put_aside(claim, stuck, Status.STUCK, claim.inbox_seen)
+            if message.kind == MessageKind.UNDO:
+                facts.append(await self._hear_undo(claim, message))
+                seen = message.seq
+                if isinstance(facts[-1], ev.ActionRefused):
+                    status = Status.COMPLETED
+                    break
+            elif message.kind == MessageKind.TERMINATE:
+                children = await self._kin.children_of(claim.saga_id)
+                await self._kin.terminate(children, claim.saga_id, reason)
+                facts.append(ev.SagaTerminated(message.actor, reason, message.seq))
+                status, seen = Status.TERMINATED, message.seq
+                break
+        if status is Status.STUCK:
+            log.error("saga %s is stuck: %s", claim.saga_id, why)
+            facts.append(ev.SagaStuck("", "", why))
+        # Where nothing stays unread, what comes meanwhile is looked at first: perhaps it ends it.
+        newest = max([claim.inbox_seq, *(message.seq for message in messages)])
+        alone = status is Status.STUCK and newest <= seen
+        record = partial(self._journal.put_aside, claim, facts, status, seen, if_inbox=alone)
+        await (record() if status is Status.STUCK else self._tell_round(claim, status, record))
+
+    async def _hear_undo(self, claim: Claim, message: Message) -> Event:
+        """Only what is done is asked for this, and no other fact may follow its end."""
+        row = await self._store.reads.get(claim.saga_id)
+        pivoted = row is not None and row.pivoted
+        state = SagaState(claim.saga_id, Status.COMPLETED, pivoted=pivoted)
+        return hear(
+            self._sagas[claim.name, claim.version], state, message.kind, message.payload,
+            actor=message.actor, seq=message.seq, running=(), check=self._problem,
+        )  # fmt: skip
 
     def _is_poison(self, claim: Claim) -> bool:
         return times_begun(claim.claims) > self._claim_limit
@@ -431,7 +458,7 @@ class Engine:
                 message.payload,
                 actor=message.actor,
                 seq=message.seq,
-                running=tuple(sorted(run.under_way)),
+                running=self._under_way(run, message),
                 check=self._problem,
             )
             if isinstance(event, ev.SagaTerminated):
@@ -449,6 +476,18 @@ class Engine:
                     # What is tried again had come to its end.
                     self._forget_suspects(run, event.node)
         run.inbox_seq = max(run.inbox_seq, run.inbox_read)
+
+    def _under_way(self, run: Running, message: Message) -> tuple[str, ...]:
+        """The steps that a cancel may find begun; of one that is stuck, once it is freed."""
+        seen = run
+        if run.state.status is Status.STUCK and message.kind == MessageKind.CANCEL:
+            seen = replace(run, state=deepcopy(run.state), fresh=[], flows={})
+            seen.state.status = run.state.before_stuck
+            seen.begin()
+            self._suspect(seen)
+            for flow in seen.flows.values():
+                flow.close()
+        return tuple(sorted(seen.under_way))
 
     def _hear_reply(self, run: Running, message: Message) -> None:
         """A reply that nobody waits for is no news: it was heard before, or came too late."""
@@ -590,6 +629,11 @@ def _planning(run: Running) -> Iterator[None]:
             f"raised {type(error).__name__}: {failure_of(error).message}; mend it, then: "
             "saga resume ID"
         ) from error
+
+
+def _in_vain(claim: Claim) -> str:
+    times = times_begun(claim.claims)
+    return f"claimed {times} times without one new event; its workers may have died"
 
 
 def _has_watches(next_: Plan) -> bool:

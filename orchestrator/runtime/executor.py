@@ -126,6 +126,10 @@ class Executor:
                     attempt.run(self._attempt(command, subject, attempt), limit, name)
         return attempt
 
+    def close(self) -> None:
+        """Let the threads go that wait for calls: nothing is begun here any more."""
+        self._threads.close()
+
     def watch(self, attempt: Attempt, limit: float) -> None:
         """Expire *attempt* after *limit* seconds, or up to a tenth of a second later.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -114,10 +114,14 @@ class Journal:
         )
 
     def _rows(self, run: Running) -> tuple[EventRow, ...]:
-        saga_id, epoch, meta = run.claim.saga_id, run.claim.epoch, run.meta
-        now, previous, version = self._store.clock.now(), run.hash, run.head
+        return self._chained(run.claim, run.meta, run.head, run.hash, run.fresh)
+
+    def _chained(
+        self, claim: Claim, meta: str, head: int, previous: bytes, events: Sequence[Event]
+    ) -> tuple[EventRow, ...]:
+        saga_id, epoch, now, version = claim.saga_id, claim.epoch, self._store.clock.now(), head
         rows: list[EventRow] = []
-        for index, event in enumerate(run.fresh):
+        for index, event in enumerate(events):
             version += 1
             type_, node, attempt, data = self._codec.encode_event(event)
             if (size := _size(data)) > EVENT_DATA_LIMIT:
@@ -162,27 +166,26 @@ class Journal:
         self._store.hints.poke(ENDS)
 
     async def put_aside(
-        self, claim: Claim, event: ev.SagaStuck | ev.SagaTerminated, status: Status, inbox_seen: int
+        self,
+        claim: Claim,
+        events: Sequence[Event],
+        status: Status,
+        inbox_seen: int,
+        *,
+        if_inbox: bool,
     ) -> None:
         """Record, before any effect, what becomes of a history that cannot be gone on with."""
-        rows = await self._store.events.read(claim.saga_id)
-        previous = rows[-1].hash if rows else genesis(claim.saga_id)
-        type_, node, attempt, data = self._codec.encode_event(event)
-        now, head = self._store.clock.now(), claim.head
+        known = await self._store.events.read(claim.saga_id, max(claim.head - 1, 0))
+        previous = known[-1].hash if known else genesis(claim.saga_id)
         meta = meta_of(json.loads(claim.context))
-        hash_ = link(
-            previous, claim.saga_id, head + 1, type_, node, attempt, claim.epoch, now, meta, data
-        )
-        row = EventRow(
-            claim.saga_id, head + 1, type_, node, attempt, claim.epoch, data, meta, now, hash_
-        )
+        rows = self._chained(claim, meta, claim.head, previous, events)
         await self._recorder.append(
             Append(
-                claim.saga_id, self._owner, claim.epoch, head, (row,), status, None,
-                None, inbox_seen, if_inbox=False,
+                claim.saga_id, self._owner, claim.epoch, claim.head, rows, status, None,
+                None, inbox_seen, if_inbox=if_inbox,
             )
         )  # fmt: skip
-        self._telemetry.recorded(claim.name, claim.saga_id, [event], meta)
+        self._telemetry.recorded(claim.name, claim.saga_id, events, meta)
         self._store.hints.poke(EVENTS)
         self._store.hints.poke(ENDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -16,13 +17,15 @@ _KEPT = 32
 """Threads that wait for the next function; more of them end when they are done."""
 
 _Work = tuple["Future[Any]", Callable[[], Any]]
+_Queue = SimpleQueue["_Work | None"]
 
 
 class Threads(Executor):
     """As many threads as there are functions to run. The standard pool joins its threads at exit."""
 
     def __init__(self) -> None:
-        self._idle: list[SimpleQueue[_Work]] = []
+        self._idle: list[_Queue] = []
+        self._over = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
@@ -35,12 +38,23 @@ class Threads(Executor):
         waiting.put((future, partial(fn, *args, **kwargs)))
         return future
 
-    def _serve(self, waiting: SimpleQueue[_Work]) -> None:
-        while True:
-            _run(*waiting.get())
-            if len(self._idle) >= _KEPT:
+    def close(self) -> None:
+        """Let the threads end, each when it is done. Nothing is waited for."""
+        self._over = True
+        with contextlib.suppress(IndexError):  # several may do this at once
+            while True:
+                self._idle.pop().put(None)
+
+    def _serve(self, waiting: _Queue) -> None:
+        while (work := waiting.get()) is not None:
+            _run(*work)
+            del work  # what it gave is not kept while it waits
+            if self._over or len(self._idle) >= _KEPT:
                 return
             self._idle.append(waiting)
+            if self._over:
+                # Whoever said so may have looked before.
+                self.close()
 
 
 def _run(future: Future[Any], call: Callable[[], Any]) -> None:

@@ -81,6 +81,10 @@ class WorkerSettings:
             )
         if self.slots < 1:
             raise InvalidInputError(f"slots is {self.slots}; a worker needs at least one")
+        if self.claim_limit < 1:
+            raise InvalidInputError(
+                f"claim_limit is {self.claim_limit}; below 1 all would be parked at their first claim"
+            )
 
 
 class Worker:
@@ -480,6 +484,7 @@ class _Shift:
         # What runs on after others have its instance would overlap with them.
         if left := set(self._executor.abandoned):
             await asyncio.wait(left, timeout=_LAST_WORDS)
+        self._executor.close()
         await self._recorder.close()
         try:
             await self._store.fleet.leave(self.id)

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.domain.events import Status
 from orchestrator.errors import OwnershipLostError
-from orchestrator.ports import Owned, Store
+from orchestrator.ports import Claim, Owned, Store
 from orchestrator.runtime.service import new_id
 from tests.contract.given import ORDER, Given, request
 from tests.doomed import begin
@@ -243,3 +243,21 @@ async def test_what_is_claimed_in_vain_again_and_again_comes_back_later_each_tim
 
     assert max(waits[:2]) <= 0
     assert 0 < waits[2] <= 0.5 < waits[3] <= 1.0
+
+
+async def test_what_was_begun_in_vain_countless_times_is_freed_like_all_else(
+    store: Store, given: Given
+) -> None:
+    [(owner, claim)] = await given.claimed()
+    mine: Claim | None = claim
+    for _ in range(1_100):
+        assert mine is not None
+        mine = await store.queue.reclaim(owner, claim.saga_id, mine.epoch)
+
+    await store.fleet.leave(owner)
+
+    instance = await store.reads.get(claim.saga_id)
+    assert instance is not None
+    assert instance.owner is None
+    assert instance.due_at is not None
+    assert timedelta(seconds=3) < instance.due_at - store.clock.now() <= timedelta(seconds=6)

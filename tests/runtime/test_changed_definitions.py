@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from datetime import timedelta
 
 import pytest
 
 from orchestrator import Handle, Primitive, Saga, Status
+from orchestrator.ports import Filter, MessageKind
 from tests.runtime.scenes import act, verdict
 from tests.runtime.stage import Stage, types
 
@@ -103,6 +106,71 @@ async def test_one_that_has_not_begun_is_begun_by_the_code_it_was_started_with(
     async with on_stage.worker(version(one >> two)):
         await on_stage.orchestrator.resume(handle.saga_id, "old code", actor="ann")
         assert await handle.result(within=20) == 3
+
+
+async def test_a_cancel_that_came_before_the_wrong_code_counts_once_the_old_code_is_back(
+    on_stage: Stage,
+) -> None:
+    handle = await on_stage.start(version(one >> two))
+    queue, fleet = on_stage.app.store.queue, on_stage.app.store.fleet
+    owner = str(uuid.uuid4())
+    await fleet.join(owner, "doomed", timedelta(minutes=1))
+    assert len(await queue.claim(owner, 1, [("changing", 1)])) == 1
+    await handle.cancel("not wanted", actor="ann")
+    await fleet.leave(owner)
+    async with on_stage.worker(version(other >> two)):
+        await on_stage.stands(handle, Status.STUCK)
+    async with on_stage.worker(version(one >> two)):
+        await on_stage.orchestrator.resume(handle.saga_id, "old code", actor="ann")
+        assert await on_stage.orchestrator.wait(handle.saga_id, within=20) is Status.COMPENSATED
+    assert on_stage.diary.of(handle.saga_id)[-1:] == ["-one"], "its dead owner may have done it"
+
+
+def family(body: Primitive[int, int]) -> Saga[int, int]:
+    """A parent that waits once its child, as it is written just now, is done."""
+    return Saga("family", 1, version(body).child() >> verdict.wait())
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["mended", "terminated"])
+async def test_a_completed_child_whose_code_changed_is_undone_once_the_old_code_is_back(
+    on_stage: Stage, ended: bool
+) -> None:
+    async with on_stage.worker(family(one >> two)):
+        parent = await on_stage.start(family(one >> two))
+        await on_stage.stands(parent, Status.WAITING)
+    [child] = await on_stage.orchestrator.search(Filter(parent=parent.saga_id))
+    handle = await on_stage.orchestrator.handle(child.saga_id)
+    assert await handle.status() is Status.COMPLETED
+
+    async with on_stage.worker(family(other >> two)):
+        await parent.cancel("not wanted", actor="ann")
+        await on_stage.stands(handle, Status.STUCK)
+        state = await handle.state()
+        assert state.stuck is not None
+        assert "shape" in state.stuck.reason
+        if ended:
+            await handle.terminate("so be it", actor="ann")
+            await on_stage.stands(handle, Status.TERMINATED)
+            assert (await handle.state()).status is Status.TERMINATED
+            return
+    async with on_stage.worker(family(one >> two)):
+        await on_stage.orchestrator.resume(handle.saga_id, "the old code is back", actor="ann")
+        await on_stage.stands(handle, Status.COMPENSATED)
+        await on_stage.stands(parent, Status.COMPENSATED)
+
+
+async def test_one_past_its_pivot_whose_code_changed_refuses_its_undo_and_stays_done(
+    on_stage: Stage,
+) -> None:
+    async with on_stage.worker(version(one >> two.pivot())):
+        handle = await on_stage.start(version(one >> two.pivot()))
+        assert await handle.result(within=20) == 3
+    await on_stage.orchestrator.store.inbox.send(
+        handle.saga_id, MessageKind.UNDO, {}, actor="a parent", dedupe_key="undo"
+    )
+    async with on_stage.worker(version(other >> two.pivot())):
+        await on_stage.has(handle, "ActionRefused")
+    assert (await handle.state()).status is await handle.status() is Status.COMPLETED
 
 
 async def test_a_worker_without_the_definition_leaves_an_instance_alone(on_stage: Stage) -> None:

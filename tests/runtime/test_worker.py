@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from orchestrator.adapters.memory import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.errors import BusyError, UnavailableError
 from orchestrator.ports import Claim, Definition, Held, Store
+from tests.contract.given import Given
 from tests.doomed import begin
 
 QUICK = WorkerSettings(
@@ -341,6 +343,34 @@ async def test_a_worker_that_is_cancelled_leaves_no_task_behind(store: Store, di
     await until(lambda: asyncio.all_tasks() <= before)
 
 
+@step
+def count_up(n: int, ctx: WorkflowContext) -> int:
+    return n + 1
+
+
+counting = Saga("counting", version=1, body=count_up)
+
+
+async def test_a_worker_that_begins_anew_leaves_no_threads_behind(store: Store) -> None:
+    def threads() -> int:
+        return sum(thread.name == "step" for thread in threading.enumerate())
+
+    before = threads()
+    worker = Worker(store, JsonCodec(), SilentTelemetry(), [counting], {}, QUICK)
+    orchestrator = Orchestrator(store, JsonCodec(), SilentTelemetry(), [counting])
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    for n in range(10):
+        assert await (await orchestrator.start(counting, n)).result(within=5) == n + 1
+        [member] = await store.fleet.members()
+        await store.fleet.leave(member.worker_id)
+    stop.set()
+    await running
+    await orchestrator.close()
+
+    await until(lambda: threads() <= before)
+
+
 # ---------------------------------------------------------------------------- a disk that is full
 
 
@@ -500,6 +530,66 @@ async def test_what_was_claimed_in_vain_too_often_is_stuck_before_anything_runs(
         assert diary.did == []
         await orchestrator.resume(saga_id, "the worker was mended", actor="ann")
         assert await orchestrator.wait(saga_id, within=10) is Status.COMPLETED
+
+
+async def begun_in_vain(store: Store) -> str:
+    """An instance that went on once, and then had owners that all died as soon as they began it."""
+    given = Given(store)
+    saga_id = await claimed_in_vain(store, 1)
+    owner = await given.worker()
+    [claim] = await store.queue.claim(owner, 1, [("short", 1)])
+    assert saga_id in await store.events.append([given.append(owner, claim, 2)])
+    for _ in range(WorkerSettings().claim_limit):
+        await store.queue.release(owner, [saga_id])
+        await begin(store, owner, [("short", 1)])
+    await store.queue.release(owner, [saga_id])
+    return saga_id
+
+
+class Heavy(Part):
+    """A log with histories that no worker lives to read to their end."""
+
+    async def read(self, saga_id: str, after: int = 0) -> Any:
+        if after == 0:
+            await asyncio.Event().wait()
+        return await self._inner.read(saga_id, after)
+
+
+async def test_what_was_claimed_in_vain_too_often_is_stuck_before_its_history_is_read(
+    store: Store, diary: Diary
+) -> None:
+    saga_id = await begun_in_vain(store)
+    async with working(changed(store, events=Heavy(store.events)), diary) as orchestrator:
+        assert await orchestrator.wait(saga_id, within=5) is Status.STUCK
+    assert [row.version for row in await store.events.read(saga_id)] == [1, 2, 3]
+
+
+class Overtaken(Part):
+    """An inbox into which a message comes right after it was read."""
+
+    def __init__(self, inner: Any, send: Callable[[], Any]) -> None:
+        super().__init__(inner)
+        self._send = [send]
+
+    async def read(self, saga_id: str, after: int) -> Any:
+        found = await self._inner.read(saga_id, after)
+        if self._send:
+            await self._send.pop()()
+        return found
+
+
+async def test_a_terminate_that_comes_while_it_is_parked_is_obeyed(
+    store: Store, diary: Diary
+) -> None:
+    saga_id = await begun_in_vain(store)
+    sender = Orchestrator(store, JsonCodec(), SilentTelemetry(), SAGAS)
+    inbox = Overtaken(store.inbox, lambda: sender.terminate(saga_id, "enough", actor="ann"))
+    async with working(changed(store, inbox=inbox), diary) as orchestrator:
+        await until(lambda: not inbox._send)
+        async with asyncio.timeout(5):
+            while await (await orchestrator.handle(saga_id)).status() is not Status.TERMINATED:
+                await asyncio.sleep(0.01)
+    await sender.close()
 
 
 async def test_what_its_dead_owners_never_began_is_not_held_against_it(

@@ -12,6 +12,7 @@ from orchestrator.errors import UnavailableError
 from orchestrator.ports import (
     Cursor,
     FeedPage,
+    Filter,
     Held,
     Hit,
     Instance,
@@ -135,6 +136,12 @@ class SimReads:
     async def get(self, saga_id: str) -> Instance | None:
         found: Instance | None = await self._wire.ask(
             "get", lambda _: at_once(self._reads.get(saga_id))
+        )
+        return found
+
+    async def search(self, wanted: Filter) -> list[Instance]:
+        found: list[Instance] = await self._wire.ask(
+            "search", lambda _: at_once(self._reads.search(wanted))
         )
         return found
 

@@ -131,6 +131,7 @@ class Tables:
         """Give back all that a worker holds, due as free_sagas.sql says; how many that were."""
         held = [row for row in self.sagas.values() if row.owner == worker_id]
         for row in held:
-            pause = min(0.25 * 2.0 ** (row.claims - SUSPECT), 5.0) if row.claims >= SUSPECT else 0.0
+            vain = min(row.claims - SUSPECT, 5)
+            pause = min(0.25 * 2.0**vain, 5.0) if vain >= 0 else 0.0
             row.owner, row.due_at = None, self.clock.now() + timedelta(seconds=pause)
         return len(held)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import asyncpg
+
 from orchestrator.adapters.postgres.clock import DatabaseClock
 from orchestrator.adapters.postgres.partitions import ensure_partitions
 from orchestrator.adapters.postgres.pool import Connection, Database
@@ -183,9 +185,16 @@ def _definitions(text: str) -> tuple[Definition, ...]:
 async def _retire(
     connection: Connection, worker_id: str, reason: str, presence: int | None
 ) -> list[Retired]:
-    """Take one worker out, if it is still as it was seen, and free what it held."""
-    async with connection.transaction():
-        if await connection.fetchval(sql("retire_worker"), worker_id, reason, presence) is None:
-            return []
-        freed = await connection.execute(sql("free_sagas"), worker_id)
+    """Take one worker out, if it is still as it was seen, and free what it held.
+
+    Not yet where a transaction that was left open holds a row of it: the others are not to wait.
+    """
+    try:
+        async with connection.transaction():
+            if await connection.fetchval(sql("retire_worker"), worker_id, reason, presence) is None:
+                return []
+            freed = await connection.execute(sql("free_sagas"), worker_id)
+    except asyncpg.LockNotAvailableError as error:
+        log.warning("worker %s is dead (%s), and not replaced yet: %s", worker_id, reason, error)
+        return []
     return [Retired(worker_id, reason, int(freed.split()[-1]))]

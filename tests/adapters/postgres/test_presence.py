@@ -65,3 +65,19 @@ async def test_a_renewal_sets_the_clock_by_the_database(store: Store, given: Giv
     instance = await store.reads.get(saga_id)
     assert instance is not None
     assert abs(store.clock.now() - instance.created_at) < timedelta(seconds=1)
+
+
+async def test_a_dead_worker_whose_row_somebody_holds_does_not_hold_up_the_others(
+    store: Store, given: Given, side: Connection
+) -> None:
+    """It was stopped inside of a transaction: its row is locked until the server ends that."""
+    before, stopped, after = [await given.worker(timedelta(milliseconds=1)) for _ in range(3)]
+    [(_, claim)] = await given.claimed(1, stopped)
+    async with side.transaction():
+        await side.execute("SELECT FROM saga WHERE id = $1 FOR UPDATE", claim.saga_id)
+
+        retired = await store.fleet.retire_dead()
+
+        assert {one.worker_id for one in retired} == {before, after}
+    [last] = await store.fleet.retire_dead()
+    assert (last.worker_id, last.released) == (stopped, 1)
