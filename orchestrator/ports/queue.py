@@ -78,7 +78,8 @@ class WorkQueue(Protocol):
     ) -> None:
         """Give instances back, due after *delay*; their count of claims stays.
 
-        *untouched* ones were not carried at all: the claim is not counted.
+        *untouched* ones were not carried at all: the claim is not counted. (That of a suspect
+        never was.)
         """
         ...
 

@@ -419,7 +419,7 @@ class _Shift:
         if lost:
             log.warning("%s gives back %d sagas it never heard of", self._name, len(lost))
             ids = sorted(saga_id for saga_id, _ in lost)
-            await self._store.queue.release(self.id, ids)
+            await self._store.queue.release(self.id, ids, untouched=True)
 
     async def _sweep(self) -> None:
         while True:

@@ -87,7 +87,8 @@ class Model:
         """*owner* gives it back, if it has it."""
         if one.owner == owner:
             one.owner, one.due = None, due
-            one.claims = max(one.claims - untouched, 0)
+            if untouched and 0 < one.claims < SUSPECT:
+                one.claims -= 1
 
     def retire(self, worker: str) -> list[Instance]:
         """The worker is no more; what it held is free."""

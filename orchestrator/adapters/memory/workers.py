@@ -130,7 +130,7 @@ class MemoryWorkQueue:
             row = self._tables.sagas.get(saga_id)
             if row is not None and row.owner == owner:
                 row.owner, row.due_at = None, self._tables.clock.now() + delay
-                row.claims = max(row.claims - untouched, 0)
+                row.claims -= untouched and 0 < row.claims < SUSPECT
 
     async def owned(self, owner: str) -> list[Owned]:
         return [

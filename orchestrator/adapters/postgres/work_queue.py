@@ -47,9 +47,7 @@ class PostgresWorkQueue:
         *,
         untouched: bool = False,
     ) -> None:
-        await self._database.fetch(
-            sql("release_sagas"), owner, list(saga_ids), delay, int(untouched)
-        )
+        await self._database.fetch(sql("release_sagas"), owner, list(saga_ids), delay, untouched)
 
     async def owned(self, owner: str) -> list[Owned]:
         rows = await self._database.fetch(sql("list_owned"), owner)
