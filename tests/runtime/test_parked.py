@@ -23,7 +23,7 @@ from tests.runtime.stage import Stage
 COUNT = 10_000
 FEW = 100
 BATCH = 500
-TRACED = 2_000
+TRACED = 4_000
 """Of how many the memory is looked at: tracing makes everything three times as slow."""
 
 BYTES_EACH = 100
