@@ -59,9 +59,12 @@ class WorkQueue(Protocol):
         """
         ...
 
-    async def reclaim(self, owner: str, saga_id: str, epoch: int) -> Claim | None:
+    async def reclaim(
+        self, owner: str, saga_id: str, epoch: int, *, counts: bool = True
+    ) -> Claim | None:
         """Take one's own instance again under a new epoch, after an append of unknown outcome, and
-        before a suspect is begun. It always counts.
+        before a suspect is begun. Where it does not say anything about the instance, it *counts*
+        no further than a claim does.
 
         Waits for the row's lock, so that any transaction of ours still under way has ended.
         None when somebody else holds it.

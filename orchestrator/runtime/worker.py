@@ -33,6 +33,9 @@ _AT_FIRST = 64
 _APART_AGAIN = 2.0
 """When those are looked at again that may end their workers, and had no room here."""
 
+_BROWN_OUT = 600.0
+"""For so long an instance is not blamed for what happens to the events of all others as well."""
+
 _MEASURE_EVERY = 15.0
 
 _LAST_WORDS = 1.0
@@ -81,9 +84,10 @@ class WorkerSettings:
             )
         if self.slots < 1:
             raise InvalidInputError(f"slots is {self.slots}; a worker needs at least one")
-        if self.claim_limit < 1:
+        if self.claim_limit < SUSPECT:
             raise InvalidInputError(
-                f"claim_limit is {self.claim_limit}; below 1 all would be parked at their first claim"
+                f"claim_limit is {self.claim_limit}; below {SUSPECT} what was only claimed, and "
+                "never begun, would be parked"
             )
 
 
@@ -324,8 +328,11 @@ class _Shift:
     async def _carry(self, claim: Claim) -> None:
         """Advance one instance; after a refused or unknown append, take it again and go on."""
         mine = await self._reclaim(claim) if claim.claims >= SUSPECT else claim
-        wait = 0.0
+        wait, began = 0.0, machine.monotonic()
         while mine is not None:
+            counts, written = True, self._recorder.written
+            if mine.claims < SUSPECT:
+                began = machine.monotonic()
             try:
                 await self._engine.advance(mine)
             except OwnershipLostError as error:
@@ -333,7 +340,9 @@ class _Shift:
                 self._telemetry.count("refused_appends")
             except UnavailableError as error:
                 log.info("saga %s is taken again: %s", claim.saga_id, error)
-                # Each time counts as a claim without progress, and only so many are granted.
+                # Where nobody's events get through, it is hardly the fault of this one.
+                alone = self._recorder.written > written
+                counts = alone or machine.monotonic() - began > _BROWN_OUT
                 await asyncio.sleep(machine.jittered(wait))
                 wait = min(max(wait * 2, 0.1), 5.0)
             except Exception:
@@ -342,15 +351,15 @@ class _Shift:
                 return
             else:
                 return
-            before, mine = mine, await self._reclaim(mine)
+            before, mine = mine, await self._reclaim(mine, counts=counts)
             if mine is None:
                 await self._engine.tell_unanswered(before)
 
-    async def _reclaim(self, claim: Claim) -> Claim | None:
-        wait = 0.1
+    async def _reclaim(self, claim: Claim, *, counts: bool = True) -> Claim | None:
+        wait, queue = 0.1, self._store.queue
         while self._may_act():
             try:
-                return await self._store.queue.reclaim(self.id, claim.saga_id, claim.epoch)
+                return await queue.reclaim(self.id, claim.saga_id, claim.epoch, counts=counts)
             except UnavailableError as error:
                 # Every instance in hand comes by here at once: the worker itself says it aloud.
                 log.debug("saga %s: %s", claim.saga_id, error)

@@ -183,6 +183,23 @@ async def test_reclaiming_ones_own_raises_the_epoch(store: Store, given: Given) 
     assert await store.events.append([given.append(owner, again)]) == {claim.saga_id: 0}
 
 
+async def test_what_is_reclaimed_through_no_fault_of_its_own_counts_no_further_than_a_claim(
+    store: Store, given: Given
+) -> None:
+    [(owner, claim)] = await given.claimed()
+    counted = []
+    for _ in range(4):
+        again = await store.queue.reclaim(owner, claim.saga_id, claim.epoch, counts=False)
+        assert again is not None
+        counted.append(again.claims)
+        claim = again
+
+    assert counted == [2, 3, 3, 3]
+    last = await store.queue.reclaim(owner, claim.saga_id, claim.epoch)
+    assert last is not None
+    assert last.claims == 4
+
+
 async def test_reclaiming_under_another_owner_or_epoch_gives_nothing(
     store: Store, given: Given
 ) -> None:

@@ -123,8 +123,10 @@ class DoomedQueue:
             self._journal.note("claim-after")
         return claims
 
-    async def reclaim(self, owner: str, saga_id: str, epoch: int) -> Claim | None:
-        return await self._queue.reclaim(owner, saga_id, epoch)
+    async def reclaim(
+        self, owner: str, saga_id: str, epoch: int, *, counts: bool = True
+    ) -> Claim | None:
+        return await self._queue.reclaim(owner, saga_id, epoch, counts=counts)
 
     async def release(
         self,

@@ -76,11 +76,13 @@ class Model:
         if one.claims < SUSPECT:
             one.claims += 1
 
-    def reclaim(self, one: Instance, owner: str, epoch: int) -> bool:
+    def reclaim(self, one: Instance, owner: str, epoch: int, *, counts: bool = True) -> bool:
         """Whether *owner* gets it again."""
         if (one.owner, one.epoch) != (owner, epoch):
             return False
-        one.epoch, one.claims = one.epoch + 1, one.claims + 1
+        one.epoch += 1
+        if counts or one.claims < SUSPECT:
+            one.claims += 1
         return True
 
     def release(self, one: Instance, owner: str, *, due: str, untouched: bool = False) -> None:

@@ -162,14 +162,16 @@ class Life(RuleBasedStateMachine):
             )
 
     @precondition(lambda self: self.model.instances)
-    @rule(n=any_number, old=st.integers(0, 1), own=st.booleans())
-    def reclaim(self, n: int, old: int, own: bool) -> None:
+    @rule(n=any_number, old=st.integers(0, 1), own=st.booleans(), counts=st.booleans())
+    def reclaim(self, n: int, old: int, own: bool, counts: bool) -> None:
         one = self.pick(n)
         owner = one.owner if own and one.owner else self.worker(n)
         epoch = one.epoch - old
-        claim = self.run(self.world.store.queue.reclaim(owner, one.saga_id, epoch))
-        assert (claim is not None) == self.model.reclaim(one, owner, epoch)
-        assert claim is None or (claim.epoch, claim.head) == (one.epoch, one.head)
+        queue = self.world.store.queue
+        claim = self.run(queue.reclaim(owner, one.saga_id, epoch, counts=counts))
+        assert (claim is not None) == self.model.reclaim(one, owner, epoch, counts=counts)
+        told = None if claim is None else (claim.epoch, claim.head, claim.claims)
+        assert told in (None, (one.epoch, one.head, one.claims))
 
     @precondition(lambda self: self.model.instances)
     @rule(n=any_number, own=st.booleans(), later=st.booleans(), untouched=st.booleans())

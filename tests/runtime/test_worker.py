@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from orchestrator.adapters.codec import JsonCodec
 from orchestrator.adapters.memory import open_store
 from orchestrator.adapters.telemetry import SilentTelemetry
 from orchestrator.errors import BusyError, UnavailableError
-from orchestrator.ports import Claim, Definition, Held, Store
+from orchestrator.ports import Append, Claim, Definition, Held, Store
 from tests.contract.given import Given
 from tests.doomed import begin
 
@@ -590,6 +591,51 @@ async def test_a_terminate_that_comes_while_it_is_parked_is_obeyed(
             while await (await orchestrator.handle(saga_id)).status() is not Status.TERMINATED:
                 await asyncio.sleep(0.01)
     await sender.close()
+
+
+class Refusing(Part):
+    """A log that cannot be written to for so many times: for all, or where *whose* is concerned."""
+
+    def __init__(self, inner: Any, times: float, whose: str = "") -> None:
+        super().__init__(inner)
+        self.left, self.whose = times, whose
+
+    async def append(self, batch: Sequence[Append]) -> Any:
+        if self.left > 0 and (not self.whose or self.whose in {one.saga_id for one in batch}):
+            self.left -= 1
+            raise UnavailableError("the table is locked")
+        return await self._inner.append(batch)
+
+
+STRICT = replace(QUICK, claim_limit=3)
+
+
+async def test_while_nobody_can_write_no_instance_is_blamed_for_it(
+    store: Store, diary: Diary
+) -> None:
+    locked = Refusing(store.events, times=6)
+    async with working(changed(store, events=locked), diary, STRICT) as orchestrator:
+        handle = await orchestrator.start(short, "Rome")
+        assert await orchestrator.wait(handle.saga_id, within=20) is Status.COMPLETED
+    assert locked.left == 0
+    assert diary.did.count("came to Rome") == 7, "called again under its key, each time"
+
+
+async def test_one_that_can_never_be_written_is_parked_where_others_are(
+    store: Store, diary: Diary
+) -> None:
+    orchestrator = Orchestrator(store, JsonCodec(), SilentTelemetry(), SAGAS)
+    handle = await orchestrator.start(short, "Rome")
+    locked = Refusing(store.events, times=math.inf, whose=handle.saga_id)
+    async with working(changed(store, events=locked), diary, STRICT):
+        async with asyncio.timeout(20):
+            while (await orchestrator.get(handle.saga_id)).claims <= STRICT.claim_limit + 1:
+                others = [await orchestrator.start(short, f"Paris {n}") for n in range(3)]
+                for other in others:
+                    await other.result(within=20)
+        locked.left = 0
+        assert await orchestrator.wait(handle.saga_id, within=20) is Status.STUCK
+    await orchestrator.close()
 
 
 async def test_what_its_dead_owners_never_began_is_not_held_against_it(

@@ -125,9 +125,11 @@ class SimQueue:
         )  # fmt: skip
         return claims
 
-    async def reclaim(self, owner: str, saga_id: str, epoch: int) -> Claim | None:
+    async def reclaim(
+        self, owner: str, saga_id: str, epoch: int, *, counts: bool = True
+    ) -> Claim | None:
         claim: Claim | None = await self._wire.ask(
-            "reclaim", lambda _: at_once(self._queue.reclaim(owner, saga_id, epoch)),
+            "reclaim", lambda _: at_once(self._queue.reclaim(owner, saga_id, epoch, counts=counts)),
             rows=lambda: [saga_id], writes=True, fate=self._wire.fate_of("claim", saga_id),
             tell=f"{saga_id[-2:]}@{epoch}",
         )  # fmt: skip

@@ -112,11 +112,13 @@ class MemoryWorkQueue:
         due.sort(key=lambda found: found[:2])
         return [_take(row, owner) for _, _, row in due[: max(limit, 0)]]
 
-    async def reclaim(self, owner: str, saga_id: str, epoch: int) -> Claim | None:
+    async def reclaim(
+        self, owner: str, saga_id: str, epoch: int, *, counts: bool = True
+    ) -> Claim | None:
         row = self._tables.sagas.get(saga_id)
         if row is None or (row.owner, row.epoch) != (owner, epoch):
             return None
-        return _take(row, owner, again=True)
+        return _take(row, owner, counts=counts)
 
     async def release(
         self,
@@ -140,9 +142,9 @@ class MemoryWorkQueue:
         ]
 
 
-def _take(row: SagaRow, owner: str, *, again: bool = False) -> Claim:
+def _take(row: SagaRow, owner: str, *, counts: bool = False) -> Claim:
     row.owner, row.epoch = owner, row.epoch + 1
-    row.claims += again or row.claims < SUSPECT
+    row.claims += counts or row.claims < SUSPECT
     request = row.request
     return Claim(
         request.saga_id,

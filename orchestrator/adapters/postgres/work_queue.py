@@ -35,8 +35,10 @@ class PostgresWorkQueue:
             raise OwnershipLostError(f"worker {owner} is not in the fleet, or was retired from it")
         return [_claim(row) for row in rows if row["id"] is not None]
 
-    async def reclaim(self, owner: str, saga_id: str, epoch: int) -> Claim | None:
-        rows = await self._database.fetch(sql("reclaim_saga"), owner, saga_id, epoch)
+    async def reclaim(
+        self, owner: str, saga_id: str, epoch: int, *, counts: bool = True
+    ) -> Claim | None:
+        rows = await self._database.fetch(sql("reclaim_saga"), owner, saga_id, epoch, counts)
         return _claim(rows[0]) if rows else None
 
     async def release(
