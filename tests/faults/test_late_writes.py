@@ -79,11 +79,11 @@ async def _new_owner(scene: Scene) -> int:
     """The old owner is found dead, another claims and writes; its epoch."""
     gone = scene.owner
     await scene.side.execute(EXPIRE, gone)
-    await scene.beside.fleet.retire_dead()
     scene.owner = await scene.given.worker()
     claims: list[Claim] = []
     async with asyncio.timeout(10):
         while not claims:  # a late write may still hold the row
+            await scene.beside.fleet.retire_dead()
             claims = await scene.beside.queue.claim(scene.owner, 5, [ORDER])
     [scene.claim] = [claim for claim in claims if claim.saga_id == scene.saga_id]
     assert await scene.beside.events.append([scene.append(count=1)])
