@@ -130,6 +130,16 @@ def redis_url() -> Iterator[str]:
         pytest.skip(f"there is no Redis: {reason}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no process is left with one of them at the end."""
+    long = {
+        item.path
+        for item in items
+        if any(item.get_closest_marker(name) for name in ("slow", "crash", "kafka"))
+    }
+    items.sort(key=lambda item: item.path not in long)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetch Apache Kafka before the clock of any test runs."""
     wanted = any("broker" in getattr(item, "fixturenames", ()) for item in session.items)

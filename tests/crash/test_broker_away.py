@@ -27,7 +27,7 @@ from tests.kafka_reader import read_topic
 
 pytestmark = [pytest.mark.kafka, pytest.mark.crash, pytest.mark.slow]
 
-AWAY = float(os.environ.get("BROKER_AWAY_SECONDS", "20"))
+AWAY = float(os.environ.get("BROKER_AWAY_SECONDS", "8"))
 RATE = 40
 """Sagas a second: as many as are started."""
 ROOM = 20 * 1024 * 1024
