@@ -24,8 +24,7 @@ test: $(READY) ## every check: lint, types, layers, all tests, and a minute of f
 lint: $(READY) ## format, lint, both type checkers, the layers of the house
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@$(BIN)/pyright
+	@$(BIN)/mypy & mypy=$$!; $(BIN)/pyright && wait $$mypy
 	@$(BIN)/lint-imports --no-cache
 
 bench: $(READY) ## throughput and latency beside the limits of this machine
