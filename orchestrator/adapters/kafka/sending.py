@@ -51,9 +51,10 @@ class Sender:
             raise kind(told) from error
 
     async def close(self) -> None:
-        """Let go of the broker."""
-        if self._producer is not None:
-            await self._throw_away(self._producer)
+        """Let go of the broker; a producer that is being made is waited for."""
+        async with self._making:
+            if self._producer is not None:
+                await self._throw_away(self._producer)
 
     async def _ready(self, topic: str) -> Any:
         async with self._making:
