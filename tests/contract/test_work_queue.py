@@ -242,6 +242,20 @@ async def test_what_is_given_back_untouched_was_not_claimed(store: Store, given:
     assert (again.epoch, again.claims) == (2, 1)
 
 
+async def test_a_suspect_that_is_given_back_untouched_is_as_suspect_as_before(
+    store: Store, given: Given
+) -> None:
+    [(owner, claim)] = await given.claimed()
+    for _ in range(3):
+        again = await store.queue.reclaim(owner, claim.saga_id, claim.epoch)
+        assert again is not None
+        claim = again
+    await store.queue.release(owner, [claim.saga_id], untouched=True)
+
+    [again] = await store.queue.claim(owner, 1, [ORDER])
+    assert (claim.claims, again.claims) == (4, 4)
+
+
 async def test_what_is_claimed_in_vain_again_and_again_comes_back_later_each_time(
     store: Store, given: Given
 ) -> None:
