@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator import Orchestrator, Order, Saga, Status
 from orchestrator.bootstrap import work
-from orchestrator.runtime.worker import WorkerSettings
+from orchestrator.runtime.worker_settings import WorkerSettings
 
 BATCH = 500
 

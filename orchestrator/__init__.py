@@ -40,7 +40,8 @@ from orchestrator.errors import (
 )
 from orchestrator.ports import Filter, Instance
 from orchestrator.runtime.service import Handle, HistoryEntry, Orchestrator, Order
-from orchestrator.runtime.worker import Worker, WorkerSettings
+from orchestrator.runtime.worker import Worker
+from orchestrator.runtime.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap import connect, work

@@ -51,7 +51,8 @@ from orchestrator.runtime.relay import Relay
 from orchestrator.runtime.relay_position import Trust
 from orchestrator.runtime.relay_settings import RelaySettings
 from orchestrator.runtime.service import Orchestrator
-from orchestrator.runtime.worker import Worker, WorkerSettings
+from orchestrator.runtime.worker import Worker
+from orchestrator.runtime.worker_settings import WorkerSettings
 from orchestrator.settings import Settings
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 from orchestrator.adapters.postgres.pool import PostgresSettings
 from orchestrator.domain.shards import MOST_SHARDS
 from orchestrator.environment import KafkaEnvironment
-from orchestrator.runtime.worker import WorkerSettings
+from orchestrator.runtime.worker_settings import WorkerSettings
 
 _DAY = 86_400.0
 

@@ -14,7 +14,7 @@ from orchestrator.adapters.postgres.pool import PostgresSettings
 from orchestrator.bootstrap import open_app
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import InvalidInputError
-from orchestrator.runtime.worker import WorkerSettings
+from orchestrator.runtime.worker_settings import WorkerSettings
 from orchestrator.settings import Settings
 from tests.faces.cli.prompt import process
 

@@ -13,7 +13,7 @@ from orchestrator.errors import HistoryError
 from orchestrator.ports import Codec, Filter, Instance, Store
 from orchestrator.runtime.reasons import reasons
 from orchestrator.runtime.seen import Cause, Kid, Reason, Seen
-from orchestrator.runtime.worker import WorkerSettings
+from orchestrator.runtime.worker_settings import WorkerSettings
 
 CHILDREN = 10_000
 DEPTH = 8

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from orchestrator.domain.saga import Saga
-from orchestrator.errors import InvalidInputError, OwnershipLostError, UnavailableError
+from orchestrator.errors import OwnershipLostError, UnavailableError
 from orchestrator.ports import DUE, SUSPECT, Claim, Codec, Store, Telemetry
 from orchestrator.runtime import machine
 from orchestrator.runtime.engine import Engine, definitions
@@ -22,6 +20,7 @@ from orchestrator.runtime.executor import Executor
 from orchestrator.runtime.outage import Outage
 from orchestrator.runtime.recorder import Recorder
 from orchestrator.runtime.suspects import set_apart
+from orchestrator.runtime.worker_settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -40,55 +39,6 @@ _MEASURE_EVERY = 15.0
 
 _LAST_WORDS = 1.0
 """How long what was told to end, or is about to, is waited for."""
-
-
-_POSITIVE = ("ttl", "renew_every", "command_timeout", "poll_every", "watch_every", "step_timeout")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """How a worker behaves. All times in seconds.
-
-    `ttl >= renew_every + 4 * command_timeout + margin` must hold, or a slow database could
-    cost a live worker its lease; other values are refused with InvalidInputError.
-    """
-
-    slots: int = 500
-    ttl: float = 30.0
-    renew_every: float = 1.0
-    command_timeout: float = 5.0
-    margin: float = 5.0
-    poll_every: float = 0.2
-    watch_every: float = 0.5
-    announce_after: float = 0.2
-    park_after: float = 1.0
-    step_timeout: float = 600.0
-    grace: float = 30.0
-    claim_limit: int = 10
-    abandoned_limit: int = 1000
-    watchdog: bool = False
-
-    def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            if not 0 < getattr(self, name) < math.inf:
-                raise InvalidInputError(
-                    f"{name} is {getattr(self, name)}; it must be a number above zero"
-                )
-        if not (self.margin >= 0 and self.grace >= 0):
-            raise InvalidInputError("margin and grace cannot be below zero")
-        needed = self.renew_every + 4 * self.command_timeout + self.margin
-        if self.ttl < needed:
-            raise InvalidInputError(
-                f"a lease of {self.ttl:g} s is too short: it must be at least renew_every + "
-                f"4 x command_timeout + margin = {needed:g} s; raise ttl or lower the others"
-            )
-        if self.slots < 1:
-            raise InvalidInputError(f"slots is {self.slots}; a worker needs at least one")
-        if self.claim_limit < SUSPECT:
-            raise InvalidInputError(
-                f"claim_limit is {self.claim_limit}; below {SUSPECT} what was only claimed, and "
-                "never begun, would be parked"
-            )
 
 
 class Worker:
@@ -341,8 +291,8 @@ class _Shift:
             except UnavailableError as error:
                 log.info("saga %s is taken again: %s", claim.saga_id, error)
                 # Where nobody's events get through, it is hardly the fault of this one.
-                alone = self._recorder.written > written
-                counts = alone or machine.monotonic() - began > _BROWN_OUT
+                others_wrote = self._recorder.written > written
+                counts = others_wrote or machine.monotonic() - began > _BROWN_OUT
                 await asyncio.sleep(machine.jittered(wait))
                 wait = min(max(wait * 2, 0.1), 5.0)
             except Exception:

@@ -35,7 +35,8 @@ from orchestrator.runtime.executor import Executor
 from orchestrator.runtime.guards import Gate
 from orchestrator.runtime.outage import Outage
 from orchestrator.runtime.recorder import Recorder
-from orchestrator.runtime.worker import WorkerSettings, _Shift
+from orchestrator.runtime.worker import _Shift
+from orchestrator.runtime.worker_settings import WorkerSettings
 from orchestrator.testing.silence import SilentTelemetry
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -197,8 +197,13 @@ class LostClaims(Part):
 
     lose = 1
 
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.counted: list[int] = []
+
     async def claim(self, owner: str, limit: int, definitions: Sequence[Definition]) -> list[Claim]:
         claims: list[Claim] = await self._inner.claim(owner, limit, definitions)
+        self.counted += [claim.claims for claim in claims]
         if claims and self.lose:
             self.lose -= 1
             raise UnavailableError("the answer was lost")
@@ -206,11 +211,13 @@ class LostClaims(Part):
 
 
 async def test_a_claim_whose_answer_was_lost_is_taken_again(store: Store, diary: Diary) -> None:
-    async with working(changed(store, queue=LostClaims(store.queue)), diary) as orchestrator:
+    queue = LostClaims(store.queue)
+    async with working(changed(store, queue=queue), diary) as orchestrator:
         handle = await orchestrator.start(short, "Rome")
 
         assert await handle.result(within=5) == "Rome"
         assert diary.did == ["came to Rome"]
+        assert queue.counted == [1, 1], "nobody had begun it, so it is as clean as before"
 
 
 # ---------------------------------------------------------------------------- one task each
@@ -619,6 +626,18 @@ async def test_while_nobody_can_write_no_instance_is_blamed_for_it(
         assert await orchestrator.wait(handle.saga_id, within=20) is Status.COMPLETED
     assert locked.left == 0
     assert diary.did.count("came to Rome") == 7, "called again under its key, each time"
+
+
+async def test_where_nobody_can_write_for_very_long_a_step_is_not_called_without_end(
+    store: Store, diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.runtime.worker._BROWN_OUT", 0.3)
+    locked = Refusing(store.events, times=8)
+    async with working(changed(store, events=locked), diary, STRICT) as orchestrator:
+        handle = await orchestrator.start(short, "Rome")
+        assert await orchestrator.wait(handle.saga_id, within=30) is Status.STUCK
+    assert locked.left == 0
+    assert 3 < diary.did.count("came to Rome") < 8
 
 
 async def test_one_that_can_never_be_written_is_parked_where_others_are(

@@ -12,7 +12,8 @@ from orchestrator.domain.events import ENDED
 from orchestrator.domain.ids import child_id
 from orchestrator.runtime import machine
 from orchestrator.runtime.relay_settings import RelaySettings
-from orchestrator.runtime.worker import Worker, WorkerSettings
+from orchestrator.runtime.worker import Worker
+from orchestrator.runtime.worker_settings import WorkerSettings
 from tests.simulation.broker import Broker, open_publisher
 from tests.simulation.client import Client
 from tests.simulation.database import Database
